@@ -1,0 +1,88 @@
+"""The array contracts between rooms: what a batch is, what an encoder takes and returns. No logic lives here.
+
+It stands on floor 0 beside `spec`, because data, signal, models and objectives must agree on these shapes without
+importing each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import jax
+from jaxtyping import Array, Bool, Float, Int, Int16, Key
+
+
+RowKeys = Key[Array, "batch"]
+"""One random key per record, folded from seed, step and global row: results do not depend on the mesh."""
+
+Embeddings = dict[str, Array]
+"""Named arrays with leading axis B, the only thing a loss sees (and all that an embedding cache keeps)."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TextTokens:
+    """Tokenised texts: K per ECG, S tokens each."""
+
+    ids: Int[Array, "batch k tokens"]
+    mask: Bool[Array, "batch k tokens"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TextRows:
+    """Texts by their row in the run's sorted table of distinct texts (for a cached text tower)."""
+
+    index: Int[Array, "batch k"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Batch:
+    """One global batch. `ecg_uv` is stored microvolts (500 Hz, 12 leads, -32768 = missing).
+
+    `extras` are named arrays with leading axis B (mains_hz, labels, risk score …); `extras_present[name]` says per
+    record whether the value is known.
+    """
+
+    ecg_uv: Int16[Array, "batch time lead"]
+    record_row: Int[Array, "batch"]
+    patient_group: Int[Array, "batch"]
+    text_group: Int[Array, "batch"]
+    texts: TextTokens | TextRows
+    text_valid: Bool[Array, "batch k"]
+    extras: Mapping[str, Array] = field(default_factory=dict)
+    extras_present: Mapping[str, Array] = field(default_factory=dict)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class EcgInput:
+    """What every ECG encoder takes: a preprocessed signal and what of it is real."""
+
+    signal: Float[Array, "batch time lead"]
+    lead_present: Bool[Array, "batch lead"]
+    sample_valid: Bool[Array, "batch time"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class EcgOutput:
+    """What every ECG encoder returns: `pooled` for the shared space, `features` for probes, `tokens` if it has them.
+
+    `features` is the mean of the trunk over time (MERL's linear-probe feature); `tokens` is the trunk's map.
+    """
+
+    pooled: Float[Array, "batch dim"]
+    features: Float[Array, "batch width"]
+    tokens: Float[Array, "batch steps width"] | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TextOutput:
+    """What every text encoder returns, the K texts of each ECG flattened into the first axis."""
+
+    pooled: Float[Array, "texts hidden"]
+    tokens: Float[Array, "texts tokens hidden"] | None = None

@@ -1,0 +1,78 @@
+"""The towers of an experiment: which encoder, how wide, how it pools, where its weights come from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ecgclip_jax.spec.base import Spec
+
+ComputeDtype = Literal["float32", "bfloat16"]
+
+
+class ResNet1DSpec(Spec):
+    """MERL's 1-D ResNet: stem k7 s2 without max-pool, stages of strides 1/2/2/2 (papers: MERL, ECGCLIP)."""
+
+    kind: Literal["resnet1d"] = "resnet1d"
+    depth: Literal[18, 34, 50, 101] = 18
+    width: int = Field(64, ge=4)
+    """Channels of the first stage; 64 is the published size."""
+    norm_groups: int = Field(1, ge=1)
+    """BatchNorm statistics over this many contiguous groups of the global batch; 1 = the whole batch."""
+    norm_momentum: float = Field(0.1, gt=0, le=1)
+    """Weight of the new statistics (PyTorch's convention)."""
+    pooling: Literal["attention", "mean"] = "attention"
+    """MERL's CLS-query attention pooling over time, or the mean over time."""
+    pool_width: int = Field(256, ge=8)
+    """Channels after the 1x1 convolution in front of the attention pooling."""
+    pool_heads: int = Field(4, ge=1)
+    dtype: ComputeDtype = "float32"
+
+    @model_validator(mode="after")
+    def _heads(self) -> ResNet1DSpec:
+        if self.pooling == "attention" and self.pool_width % self.pool_heads:
+            raise ValueError(f"pool_width {self.pool_width} must divide by pool_heads {self.pool_heads}")
+        return self
+
+
+class TokenizerSpec(Spec):
+    """Where tokens come from: trained on the run's own training reports, or a Hugging Face folder or name."""
+
+    source: str = "train"
+    """`train` (WordPiece on the training split of the run's sources) or a path or name of a tokenizer."""
+    vocab_size: int = Field(2000, ge=64)
+    """Only for `source = train`."""
+    max_tokens: int = Field(64, ge=4, le=512)
+
+
+class BertSpec(Spec):
+    """A BERT-family text tower; `weights` names a folder with `config.json` and `model.safetensors`."""
+
+    kind: Literal["bert"] = "bert"
+    tokenizer: TokenizerSpec = TokenizerSpec()
+    weights: str | None = None
+    """Folder or Hub name of a checkpoint; its own config then overrides the sizes below. None = random weights."""
+    hidden: int = Field(128, ge=16)
+    layers: int = Field(2, ge=1)
+    heads: int = Field(4, ge=1)
+    intermediate: int = Field(512, ge=16)
+    max_positions: int = Field(512, ge=8)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    pooling: Literal["pooler", "cls", "mean"] = "pooler"
+    dtype: ComputeDtype = "float32"
+
+    @model_validator(mode="after")
+    def _heads(self) -> BertSpec:
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden {self.hidden} must divide by heads {self.heads}")
+        if self.tokenizer.max_tokens > self.max_positions:
+            raise ValueError(f"tokenizer.max_tokens {self.tokenizer.max_tokens} > max_positions {self.max_positions}")
+        return self
+
+
+class HeadSpec(Spec):
+    """A projection into the shared space: `none`, `linear`, or MERL's `mlp` (linear, GELU, linear)."""
+
+    kind: Literal["none", "linear", "mlp"] = "mlp"
+    hidden: int = Field(256, ge=4)

@@ -1,0 +1,146 @@
+"""An experiment as one frozen value: data, input, towers, objective, optimiser, run, evaluation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from ecgclip_jax.spec.base import Spec
+from ecgclip_jax.spec.encoders import BertSpec, ResNet1DSpec
+from ecgclip_jax.spec.objectives import InfoNCESpec, SigmoidSpec
+from ecgclip_jax.spec.signal import AugmentSpec, SignalSpec
+
+
+class Source(Spec):
+    """One prepared cohort, or a part of it."""
+
+    cohort: str
+    """Name of a prepared dataset in the data directory (`ecgclip prepare NAME`)."""
+    version: str | None = None
+    """None takes the newest version found; the resolved one is recorded in the run."""
+    split: str = "train"
+    weight: float = Field(1.0, gt=0)
+    """Relative number of draws per epoch; with one source it changes nothing."""
+
+
+class DataSpec(Spec):
+    """Which records are read, in which batches, and how."""
+
+    sources: tuple[Source, ...] = Field(min_length=1)
+    batch_global: int = Field(64, ge=2)
+    report_field: Literal["report_clean", "report_raw"] = "report_clean"
+    windows: Literal["first", "all"] = "first"
+    """Of recordings longer than 10 s."""
+    min_report_words: int = Field(1, ge=0)
+    """Records whose report has fewer words are left out of training (counted in the index)."""
+    null_world: Literal["none", "shuffled_reports"] = "none"
+    """`shuffled_reports` permutes reports between patients: every honest claim must vanish."""
+    workers: int = Field(0, ge=0)
+    prefetch_batches: int = Field(4, ge=1)
+
+
+class OptimizerSpec(Spec):
+    """AdamW with a schedule; freezing and decay are decided by path rules over the whole parameter tree."""
+
+    peak_lr: float = Field(1e-3, gt=0)
+    end_lr: float = Field(1e-8, ge=0)
+    schedule: Literal["constant", "cosine", "warm_restarts"] = "cosine"
+    warmup_steps: int = Field(0, ge=0)
+    restart_steps: int = Field(5000, ge=1)
+    """Period of `warm_restarts` (PyTorch's CosineAnnealingWarmRestarts with T_mult = 1)."""
+    weight_decay: float = Field(1e-8, ge=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    epsilon: float = Field(1e-8, gt=0)
+    clip_norm: float | None = None
+    decay_all: bool = False
+    """True decays biases, norms and scalars too, as PyTorch's plain AdamW does."""
+    frozen: tuple[str, ...] = ()
+    """Regular expressions of parameter paths that stay as they are (for example `^text/`)."""
+
+
+class MeshSpec(Spec):
+    """The device mesh; -1 takes what is left. The mesh never changes the result."""
+
+    data: int = -1
+    fsdp: int = Field(1, ge=1)
+
+    @field_validator("data")
+    @classmethod
+    def _positive_or_rest(cls, value: int) -> int:
+        if value == 0 or value < -1:
+            raise ValueError(f"mesh.data must be -1 (all devices that are left) or at least 1, got {value}")
+        return value
+
+
+class RunSpec(Spec):
+    """Length of a run, what it writes and when."""
+
+    steps: int = Field(1000, ge=1)
+    log_every: int = Field(10, ge=1)
+    checkpoint_every: int = Field(500, ge=1)
+    keep_checkpoints: int = Field(2, ge=1)
+    evaluate_every: int = Field(0, ge=0)
+    """In-run validation every so many steps; 0 = never."""
+
+
+class EvaluationSpec(Spec):
+    """What `ecgclip evaluate` does by default with this experiment's checkpoints."""
+
+    train: tuple[Source, ...] = ()
+    """Where the linear probe learns; its settings are chosen on `validation`, never on `test`."""
+    validation: tuple[Source, ...] = ()
+    test: tuple[Source, ...] = ()
+    label_vocabulary: str = "synthetic"
+    """Vocabulary of the label codes that are mapped to concepts."""
+    prompt_language: Literal["en", "de"] = "en"
+    min_test_positives: int = Field(1, ge=1)
+    """Labels with fewer positives among the test patients are listed, not scored."""
+    macro_min_labels: int = Field(3, ge=1)
+    """A macro mean over fewer defined labels is not printed."""
+    bootstrap_replicates: int = Field(1000, ge=10)
+    untrained_baseline: bool = True
+
+
+class Experiment(Spec):
+    """Everything that determines a run; the resolved value and its fingerprint go into every checkpoint."""
+
+    name: str
+    summary: str
+    seed: int = Field(0, ge=0)
+    data: DataSpec
+    signal: SignalSpec
+    augment: AugmentSpec = AugmentSpec()
+    ecg_encoder: ResNet1DSpec = ResNet1DSpec()
+    text_encoder: BertSpec = BertSpec()
+    objective: InfoNCESpec | SigmoidSpec = InfoNCESpec()
+    optimizer: OptimizerSpec = OptimizerSpec()
+    run: RunSpec = RunSpec()
+    mesh: MeshSpec = MeshSpec()
+    evaluation: EvaluationSpec = EvaluationSpec()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Experiment:
+        groups = self.ecg_encoder.norm_groups
+        if self.data.batch_global % groups:
+            raise ValueError(f"ecg_encoder.norm_groups {groups} must divide data.batch_global {self.data.batch_global}")
+        if self.data.batch_global // groups < 2:
+            raise ValueError("each BatchNorm group needs at least 2 ECGs")
+        if self.optimizer.warmup_steps >= self.run.steps:
+            raise ValueError(
+                f"optimizer.warmup_steps {self.optimizer.warmup_steps} must be below run.steps {self.run.steps}"
+            )
+        if self.mesh.data > 0 and self.data.batch_global % (self.mesh.data * self.mesh.fsdp):
+            raise ValueError(
+                f"data.batch_global {self.data.batch_global} must divide by the mesh's "
+                f"{self.mesh.data} x {self.mesh.fsdp} devices"
+            )
+        if self.objective.ecg_head.kind == "none" and self.ecg_encoder.pooling == "attention":
+            width = self.ecg_encoder.pool_width
+            if width != self.objective.embedding_dim:
+                raise ValueError(
+                    f"objective.ecg_head is 'none', so ecg_encoder.pool_width {width} must equal "
+                    f"objective.embedding_dim {self.objective.embedding_dim}"
+                )
+        return self

@@ -1,0 +1,185 @@
+"""What a model's input is: the serialisable description that is saved with the weights.
+
+A `SignalSpec` says everything that happens between stored int16 microvolts (500 Hz, 12 leads, 10 s, see
+`ecgclip_jax.signal.storage`) and the first layer of an encoder. `ecgclip_jax.signal.preprocessing` applies it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ecgclip_jax.spec.base import Spec
+
+LeadName = Literal["I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6"]
+
+LEADS_12: tuple[LeadName, ...] = ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")
+LEADS_8: tuple[LeadName, ...] = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
+"""The eight independent leads: the other four are linear in I and II (Einthoven, Goldberger)."""
+
+STORED_RATE_HZ = 500
+STORED_SAMPLES = 5000
+STORED_LEADS = LEADS_12
+MISSING_UV = -32768
+"""int16 sentinel of a missing sample; present values saturate at ±32767."""
+
+
+class Bandpass(Spec):
+    """Zero-phase Butterworth band-pass (forward and backward, `scipy.signal.filtfilt` semantics)."""
+
+    order: int = Field(3, ge=1, le=8)
+    low_hz: float = Field(0.5, gt=0)
+    high_hz: float = Field(100.0, gt=0)
+    padding: Literal["odd", "gust"] = "odd"
+    """How the ends are treated before filtering: odd extension, or Gustafsson's initial conditions."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Bandpass:
+        if self.low_hz >= self.high_hz:
+            raise ValueError(f"bandpass: low_hz {self.low_hz} must be below high_hz {self.high_hz}")
+        return self
+
+
+class MainsNotch(Spec):
+    """Zero-phase notch at the record's own mains frequency (a fact of the record, not of the model)."""
+
+    q: float = Field(30.0, gt=0)
+    harmonics: bool = True
+    """Also at every multiple below the Nyquist frequency."""
+    unknown_mains_hz: float | None = None
+    """Used where the record does not say; None leaves such a record unfiltered."""
+
+
+class MedianBaseline(Spec):
+    """Subtracts a running median (ECGFounder's baseline removal)."""
+
+    window_s: float = Field(0.4, gt=0)
+
+
+class SignalSpec(Spec):
+    """A model's input, from stored microvolts to the first layer.
+
+    Order of work: missing samples are filled (`gap_fill`) → filters in `filter_order` at 500 Hz → polyphase
+    resampling to `rate_hz` → leads by name → unit → normalisation over valid samples → padding or crop to
+    `samples` → gaps, padding and missing leads are zeroed and masked.
+    """
+
+    name: str
+    rate_hz: float = Field(gt=0, le=500)
+    samples: int = Field(gt=0)
+    """Length given to the encoder, padding included."""
+    leads: tuple[LeadName, ...] = Field(min_length=1, max_length=12)
+    bandpass: Bandpass | None = None
+    notch: MainsNotch | None = None
+    baseline: MedianBaseline | None = None
+    filter_order: tuple[Literal["bandpass", "notch", "baseline"], ...] = ("bandpass", "notch", "baseline")
+    unit: Literal["mV", "uV"] = "mV"
+    normalisation: Literal["none", "minmax_record", "zscore_lead", "zscore_record"] = "none"
+    epsilon: float = Field(1e-8, ge=0)
+    placement: Literal["centre", "left"] = "centre"
+    """Where a recording shorter than `samples` stands in its padding; a longer one is cropped the same way."""
+    gap_fill: Literal["linear", "zero"] = "linear"
+    """What stands in for missing samples while filters run; they are masked afterwards."""
+    missing_leads: Literal["mask", "derive"] = "derive"
+    """Missing limb leads: derived where two others determine them, or only masked."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SignalSpec:
+        if len(set(self.leads)) != len(self.leads):
+            raise ValueError(f"leads: each lead once, got {self.leads}")
+        if self.bandpass and self.bandpass.high_hz >= STORED_RATE_HZ / 2:
+            raise ValueError(f"bandpass.high_hz {self.bandpass.high_hz} must be below {STORED_RATE_HZ / 2} Hz (Nyquist)")
+        if len(set(self.filter_order)) != len(self.filter_order):
+            raise ValueError(f"filter_order: each filter once, got {self.filter_order}")
+        missing = {n for n in ("bandpass", "notch", "baseline") if getattr(self, n)} - set(self.filter_order)
+        if missing:
+            raise ValueError(f"filter_order {self.filter_order} leaves out {sorted(missing)}")
+        return self
+
+    @property
+    def signal_samples(self) -> int:
+        """Samples that ten stored seconds fill at `rate_hz`, before padding or crop."""
+        return round(STORED_SAMPLES * self.rate_hz / STORED_RATE_HZ)
+
+
+def merl(**changes: object) -> SignalSpec:
+    """MERL's input (released code): 12 leads, 500 Hz, per-record min-max to [0, 1], no filter."""
+    return SignalSpec.model_validate(
+        dict(name="merl", rate_hz=500, samples=5000, leads=LEADS_12, normalisation="minmax_record", epsilon=1e-8)
+        | changes
+    )
+
+
+def ecgclip(**changes: object) -> SignalSpec:
+    """ECGCLIP's input (released prognosis code): 8 leads, 0.5-100 Hz, mains notch, 400 Hz, 4000 → 4096, millivolts."""
+    return SignalSpec.model_validate(
+        dict(
+            name="ecgclip",
+            rate_hz=400,
+            samples=4096,
+            leads=LEADS_8,
+            bandpass=Bandpass(order=3, low_hz=0.5, high_hz=100.0, padding="gust"),
+            notch=MainsNotch(q=30.0, harmonics=True),
+        )
+        | changes
+    )
+
+
+def clef(lead: LeadName = "I", **changes: object) -> SignalSpec:
+    """CLEF's input (released code): one lead, order-5 0.67-40 Hz, z-score; the lead is an argument."""
+    return SignalSpec.model_validate(
+        dict(
+            name=f"clef_{lead}",
+            rate_hz=500,
+            samples=5000,
+            leads=(lead,),
+            bandpass=Bandpass(order=5, low_hz=0.67, high_hz=40.0),
+            normalisation="zscore_lead",
+            epsilon=1e-8,
+        )
+        | changes
+    )
+
+
+def ecgfounder(**changes: object) -> SignalSpec:
+    """ECGFounder's input as its dataset code has it: notch 50 Hz, order-4 0.67-40 Hz, median baseline, z-score."""
+    return SignalSpec.model_validate(
+        dict(
+            name="ecgfounder",
+            rate_hz=500,
+            samples=5000,
+            leads=LEADS_12,
+            notch=MainsNotch(q=30.0, harmonics=False, unknown_mains_hz=50.0),
+            bandpass=Bandpass(order=4, low_hz=0.67, high_hz=40.0),
+            baseline=MedianBaseline(window_s=0.4),
+            filter_order=("notch", "bandpass", "baseline"),
+            normalisation="zscore_record",
+        )
+        | changes
+    )
+
+
+PRESETS = {"merl": merl, "ecgclip": ecgclip, "clef": clef, "ecgfounder": ecgfounder}
+
+
+class AugmentSpec(Spec):
+    """Augmentations on device, each drawn per record and seeded by step; zero switches one off. Amplitudes in mV.
+
+    The lists of kinds are our choice; MERL and ECGCLIP use none.
+    """
+
+    lead_mask_probability: float = Field(0.0, ge=0, le=1)
+    """Chance of each lead to be masked (at least one lead always stays)."""
+    max_shift_s: float = Field(0.0, ge=0)
+    """Largest shift in time; what is shifted in counts as missing."""
+    scale_range: float = Field(0.0, ge=0, lt=1)
+    """Amplitude factor drawn from [1 - r, 1 + r]."""
+    wander_mv: float = Field(0.0, ge=0)
+    mains_mv: float = Field(0.0, ge=0)
+    noise_mv: float = Field(0.0, ge=0)
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is switched on."""
+        return any(float(v) > 0 for v in self.model_dump().values())
