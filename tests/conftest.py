@@ -1,0 +1,28 @@
+"""Shared fixtures: CPU devices, run-time checked array annotations, the real ECGs beside the checkout."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import absl.flags
+import pytest
+from jaxtyping import install_import_hook
+
+# grain's worker processes read absl flags, which nobody parses under pytest.
+absl.flags.FLAGS.mark_as_parsed()
+_hook = install_import_hook("ecgclip_jax", "beartype.beartype")
+
+SHARED_DATA = Path(os.environ.get("ECGCLIP_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real ECGs; tests that need it are skipped without it, and `.ci/run` fails on such a skip."""
+    if not SHARED_DATA.is_dir():
+        pytest.skip("real ECGs are not beside the checkout (set ECGCLIP_SHARED_DATA)")
+    return SHARED_DATA
