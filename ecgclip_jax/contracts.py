@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import jax
 from jaxtyping import Array, Bool, Float, Int, Int16, Key
 
-
 RowKeys = Key[Array, "batch"]
 """One random key per record, folded from seed, step and global row: results do not depend on the mesh."""
 

@@ -1,0 +1,1 @@
+"""One folder per cohort in TFDS's own layout; `common` holds what they share."""

@@ -1,0 +1,1 @@
+"""From prepared cohorts to global batches, deterministic and resumable."""

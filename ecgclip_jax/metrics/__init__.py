@@ -1,0 +1,1 @@
+"""Exact ranking metrics and patient-level resampling."""

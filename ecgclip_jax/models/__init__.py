@@ -1,0 +1,1 @@
+"""Flax encoders with a functional core; they know no mesh and no loss."""

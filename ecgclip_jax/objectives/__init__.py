@@ -1,0 +1,1 @@
+"""Training objectives: pure losses and the views and towers they need."""

@@ -1,0 +1,1 @@
+"""Meshes, path rules for shardings, host batches to global arrays."""

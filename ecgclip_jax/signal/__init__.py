@@ -1,0 +1,1 @@
+"""What an ECG is: records as read, stored windows, a model's input."""

@@ -1,0 +1,1 @@
+"""What an experiment is: frozen pydantic models, no arrays, no jax."""

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict
+
+S = TypeVar("S", bound="Spec")
 
 
 class Spec(BaseModel):
@@ -20,3 +24,21 @@ class Spec(BaseModel):
     def fingerprint(self) -> str:
         """SHA-256 (16 hex digits) of the canonical JSON."""
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()[:16]
+
+    def replace(self: S, changes: Mapping[str, object]) -> S:
+        """A validated copy with dotted keys changed, for example `{"run.steps": 6, "seed": 1}`.
+
+        Raises:
+            KeyError: a key that the specification does not have.
+            pydantic.ValidationError: a value out of range, or parts that do not fit together.
+        """
+        tree = self.model_dump()
+        for dotted, value in changes.items():
+            *parents, leaf = dotted.split(".")
+            node = tree
+            for part in parents:
+                node = node[part]
+            if leaf not in node:
+                raise KeyError(f"{type(self).__name__} has no {dotted!r}")
+            node[leaf] = value.model_dump() if isinstance(value, BaseModel) else value
+        return type(self).model_validate(tree)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,21 +65,35 @@ def load_experiment(path: str | Path, variant: str | None = None, overrides: Seq
 
 
 def apply_overrides(experiment: Experiment, overrides: Sequence[str]) -> Experiment:
-    """The experiment with dotted overrides applied and everything validated again.
+    """The experiment with dotted overrides applied and everything validated again; `--help` prints and exits.
 
     Raises:
-        ExperimentError: a value out of range (unknown keys end the program with tyro's own message).
+        ExperimentError: an unknown key or a value out of range.
     """
+    complaints = io.StringIO()
+    quiet = contextlib.nullcontext() if {"-h", "--help"} & set(overrides) else contextlib.redirect_stderr(complaints)
     try:
-        return tyro.cli(
-            Experiment,
-            default=experiment,
-            args=list(overrides),
-            config=(tyro.conf.AvoidSubcommands,),
-            description=f"Overrides for {experiment.name}: values can be changed, types only by a variant.",
-        )
+        with quiet:
+            return tyro.cli(
+                Experiment,
+                default=experiment,
+                args=list(overrides),
+                config=(tyro.conf.AvoidSubcommands,),
+                description=f"Overrides for {experiment.name}: values can be changed, types only by a variant.",
+            )
     except ValidationError as error:
         raise ExperimentError(explain(error)) from None
+    except SystemExit as exit_request:
+        if not exit_request.code:
+            raise
+        raise ExperimentError(_plain(complaints.getvalue())) from None
+
+
+def _plain(boxed: str) -> str:
+    """The text of tyro's boxed message on one line, without frames and advice about help texts."""
+    lines = (line.strip(" │╭╮╰╯─").strip() for line in boxed.splitlines())
+    kept = [x for x in lines if x and not x.startswith(("For further information", "https://", "For full helptext"))]
+    return " ".join(kept) or "the overrides could not be parsed"
 
 
 def explain(error: ValidationError) -> str:

@@ -89,7 +89,9 @@ class SignalSpec(Spec):
         if len(set(self.leads)) != len(self.leads):
             raise ValueError(f"leads: each lead once, got {self.leads}")
         if self.bandpass and self.bandpass.high_hz >= STORED_RATE_HZ / 2:
-            raise ValueError(f"bandpass.high_hz {self.bandpass.high_hz} must be below {STORED_RATE_HZ / 2} Hz (Nyquist)")
+            raise ValueError(
+                f"bandpass.high_hz {self.bandpass.high_hz} must be below {STORED_RATE_HZ / 2} Hz (Nyquist)"
+            )
         if len(set(self.filter_order)) != len(self.filter_order):
             raise ValueError(f"filter_order: each filter once, got {self.filter_order}")
         missing = {n for n in ("bandpass", "notch", "baseline") if getattr(self, n)} - set(self.filter_order)

@@ -1,0 +1,1 @@
+"""What a report is: cleaning, concepts, prompts, tokens."""

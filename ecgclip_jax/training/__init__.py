@@ -1,0 +1,1 @@
+"""State, optimiser, one jitted step, and the loop around it."""

@@ -1,0 +1,1 @@
+"""Zero-shot, linear probe and retrieval under one interface."""

