@@ -2,12 +2,16 @@
 
 It stands on floor 0 beside `spec`, because data, signal, models and objectives must agree on these shapes without
 importing each other.
+
+The fields say what the arrays are on the device. They are not checked when a pytree is built (`no_type_check`):
+`jax.tree.map` puts shardings, booleans or host numpy arrays into the same fields.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import no_type_check
 
 import jax
 from jaxtyping import Array, Bool, Float, Int, Int16, Key
@@ -19,6 +23,7 @@ Embeddings = dict[str, Array]
 """Named arrays with leading axis B, the only thing a loss sees (and all that an embedding cache keeps)."""
 
 
+@no_type_check
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TextTokens:
@@ -28,6 +33,7 @@ class TextTokens:
     mask: Bool[Array, "batch k tokens"]
 
 
+@no_type_check
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TextRows:
@@ -36,6 +42,7 @@ class TextRows:
     index: Int[Array, "batch k"]
 
 
+@no_type_check
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Batch:
@@ -55,6 +62,7 @@ class Batch:
     extras_present: Mapping[str, Array] = field(default_factory=dict)
 
 
+@no_type_check
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class EcgInput:
@@ -65,19 +73,23 @@ class EcgInput:
     sample_valid: Bool[Array, "batch time"]
 
 
+@no_type_check
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class EcgOutput:
     """What every ECG encoder returns: `pooled` for the shared space, `features` for probes, `tokens` if it has them.
 
-    `features` is the mean of the trunk over time (MERL's linear-probe feature); `tokens` is the trunk's map.
+    `features` is the mean of the trunk over time (MERL's linear-probe feature); `tokens` is the trunk's map;
+    `pooled_mean` is the mean over time of what `pooled` pools (MERL's uni-modal alignment starts from it).
     """
 
     pooled: Float[Array, "batch dim"]
     features: Float[Array, "batch width"]
     tokens: Float[Array, "batch steps width"] | None = None
+    pooled_mean: Float[Array, "batch dim"] | None = None
 
 
+@no_type_check
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TextOutput:
