@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,10 +13,11 @@ from pathlib import Path
 import tyro
 from pydantic import ValidationError
 
+from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.spec.experiment import Experiment
 
 
-class ExperimentError(ValueError):
+class ExperimentError(UserError):
     """An experiment file, variant or override that cannot be used; the message says what to do."""
 
 
@@ -93,7 +95,7 @@ def _plain(boxed: str) -> str:
     """The text of tyro's boxed message on one line, without frames and advice about help texts."""
     lines = (line.strip(" │╭╮╰╯─").strip() for line in boxed.splitlines())
     kept = [x for x in lines if x and not x.startswith(("For further information", "https://", "For full helptext"))]
-    return " ".join(kept) or "the overrides could not be parsed"
+    return re.sub(r" \[type=.*?\](?= |$)", "", " ".join(kept)) or "the overrides could not be parsed"
 
 
 def explain(error: ValidationError) -> str:

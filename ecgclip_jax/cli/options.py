@@ -1,0 +1,27 @@
+"""What several commands share: parsing an argument dataclass, and where data and runs lie by default."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import tyro
+
+Arguments = TypeVar("Arguments")
+
+
+def default_data_dir() -> Path:
+    """`$ECGCLIP_DATA`, or `./data`."""
+    return Path(os.environ.get("ECGCLIP_DATA", "data"))
+
+
+def parse(arguments: type[Arguments], words: Sequence[str], command: str) -> Arguments:
+    """The command's arguments; `--help` and mistakes end the program with tyro's text."""
+    return tyro.cli(arguments, args=list(words), prog=f"ecgclip {command}")
+
+
+def parse_with_overrides(arguments: type[Arguments], words: Sequence[str], command: str) -> tuple[Arguments, list[str]]:
+    """The command's own arguments, and the rest: dotted overrides of the experiment."""
+    return tyro.cli(arguments, args=list(words), prog=f"ecgclip {command}", return_unknown_args=True)
