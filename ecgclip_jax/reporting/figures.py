@@ -8,10 +8,12 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
+from matplotlib import color_sequences
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
@@ -20,11 +22,9 @@ MODEL_COLOURS = ("#0b6e99", "#9aa5b1", "#d97706", "#7c3aed", "#15803d")
 GRID = {"color": "#e4e7eb", "linewidth": 0.6}
 
 
-def _figure(
-    width_in: float, height_in: float, rows: int = 1, columns: int = 1, **options: object
-) -> tuple[Figure, np.ndarray]:
+def _figure(width_in: float, height_in: float, rows: int = 1, columns: int = 1) -> tuple[Figure, np.ndarray]:
     figure = Figure(figsize=(width_in, height_in), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(labelsize=8, colors=INK)
@@ -105,9 +105,7 @@ def roc_and_pr(curves: Mapping[str, tuple[Bool[np.ndarray, " n"], Float[np.ndarr
     """
     figure, axes = _figure(7.6, 3.6, columns=2)
     roc, precision = axes[0]
-    colours = Figure().add_subplot()._get_lines  # matplotlib's own colour cycle
-    for label, (truth, score) in curves.items():
-        colour = colours.get_next_color()
+    for (label, (truth, score)), colour in zip(curves.items(), cycle(color_sequences["tab10"]), strict=False):
         false_positive, true_positive, _ = roc_curve(truth, score)
         roc.plot(false_positive, true_positive, linewidth=1.1, color=colour, label=f"{label} (n={int(truth.sum())})")
         found, recall, _ = precision_recall_curve(truth, score)
