@@ -1,1 +1,1 @@
-"""Training objectives: pure losses and the views and towers they need."""
+"""Training objectives: pure functions from embeddings to a loss; they know no mesh object and no model."""
