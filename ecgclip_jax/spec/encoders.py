@@ -58,6 +58,9 @@ class BertSpec(Spec):
     heads: int = Field(4, ge=1)
     intermediate: int = Field(512, ge=16)
     max_positions: int = Field(512, ge=8)
+    token_types: int = Field(2, ge=1)
+    """Rows of the token type table; texts are single segments, so only type 0 is used."""
+    norm_epsilon: float = Field(1e-12, gt=0)
     dropout: float = Field(0.1, ge=0, lt=1)
     pooling: Literal["pooler", "cls", "mean"] = "pooler"
     dtype: ComputeDtype = "float32"

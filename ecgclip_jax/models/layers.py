@@ -1,0 +1,197 @@
+"""The few layers the towers are made of, with PyTorch's default initialisation.
+
+They are written here rather than taken from `flax.nnx` for three reasons: MERL and ECGCLIP start from PyTorch's
+default initialisers, BatchNorm has to count its statistics over groups of the *global* batch, and dropout must depend
+on the record and not on where the record lies in the batch or on which device.
+
+Parameters are always float32; a layer computes in the dtype of its input.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from ecgclip_jax.contracts import RowKeys
+
+BATCH_NORM_EPSILON = 1e-5
+"""PyTorch's default, which MERL and ECGCLIP keep."""
+
+
+Initializer = Callable[[Array, tuple[int, ...]], Float[Array, "..."]]
+"""Float32 initial values from a key and a shape."""
+
+
+def uniform(bound: float) -> Initializer:
+    """Uniform in [-bound, bound)."""
+    return lambda key, shape: jax.random.uniform(key, shape, jnp.float32, -bound, bound)
+
+
+def normal(std: float) -> Initializer:
+    """Normal around 0."""
+    return lambda key, shape: std * jax.random.normal(key, shape, jnp.float32)
+
+
+def zeros(key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
+    """Zeros; an `Initializer` too."""
+    return jnp.zeros(shape, jnp.float32)
+
+
+class Linear(nnx.Module):
+    """x W + b on the last axis; by default W and b start uniform within ±1/√fan_in (PyTorch: Kaiming with a = √5)."""
+
+    def __init__(
+        self,
+        width_in: int,
+        width_out: int,
+        *,
+        bias: bool = True,
+        kernel_init: Initializer | None = None,
+        bias_init: Initializer | None = None,
+        rngs: nnx.Rngs,
+    ) -> None:
+        default = uniform(1 / math.sqrt(width_in))
+        self.kernel = nnx.Param((kernel_init or default)(rngs.params(), (width_in, width_out)))
+        self.has_bias = bias
+        if bias:
+            self.bias = nnx.Param((bias_init or default)(rngs.params(), (width_out,)))
+
+    def __call__(self, x: Float[Array, "*rows width_in"]) -> Float[Array, "*rows width_out"]:
+        """[…, width_in] → […, width_out]."""
+        y = x @ self.kernel[...].astype(x.dtype)
+        return y + self.bias[...].astype(x.dtype) if self.has_bias else y
+
+
+class Conv1d(nnx.Module):
+    """1-D convolution of [batch, time, channel] with an odd kernel [tap, in, out] and kernel // 2 zeros at each end.
+
+    The padding is explicit because XLA's `SAME` puts the zeros elsewhere than PyTorch when the stride is 2.
+    """
+
+    def __init__(self, width_in: int, width_out: int, kernel_size: int, *, stride: int = 1, rngs: nnx.Rngs) -> None:
+        if kernel_size % 2 == 0:
+            raise ValueError(f"Conv1d: kernel_size must be odd, got {kernel_size}")
+        init = uniform(1 / math.sqrt(width_in * kernel_size))
+        self.kernel = nnx.Param(init(rngs.params(), (kernel_size, width_in, width_out)))
+        self.stride = stride
+
+    def __call__(self, x: Float[Array, "batch time width_in"]) -> Float[Array, "batch steps width_out"]:
+        """[batch, time, width_in] → [batch, ceil(time / stride), width_out]."""
+        kernel = self.kernel[...].astype(x.dtype)
+        pad = kernel.shape[0] // 2
+        return lax.conv_general_dilated(
+            x, kernel, (self.stride,), [(pad, pad)], dimension_numbers=("NWC", "WIO", "NWC")
+        )
+
+
+class BatchNorm(nnx.Module):
+    """BatchNorm over `groups` contiguous groups of the global batch, statistics in float32 whatever the input is.
+
+    In training each group is normalised by its own biased variance, and the running statistics move once by the mean
+    over the groups of mean and unbiased variance (PyTorch's convention of momentum: the weight of the new value).
+    The large array is only ever summed over time; groups are formed from the [batch, width] sums, so that a batch
+    sharded over devices needs one small all-reduce and no reshape of the activations, however many groups there are.
+    """
+
+    def __init__(self, width: int, *, groups: int = 1, momentum: float = 0.1) -> None:
+        self.scale = nnx.Param(jnp.ones(width, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(width, jnp.float32))
+        self.mean = nnx.BatchStat(jnp.zeros(width, jnp.float32))
+        self.var = nnx.BatchStat(jnp.ones(width, jnp.float32))
+        self.groups = groups
+        self.momentum = momentum
+
+    def __call__(self, x: Float[Array, "batch time width"], *, train: bool) -> Float[Array, "batch time width"]:
+        """Normalised by the groups' own statistics when `train`, by the running ones otherwise."""
+        if train:
+            mean, var = group_moments(x, self.groups)
+            self._move_running(mean, var, count=x.shape[0] // self.groups * x.shape[1])
+        else:
+            mean, var = self.mean[...][None], self.var[...][None]
+        factor = self.scale[...] * lax.rsqrt(var + BATCH_NORM_EPSILON)
+        mean, factor = (_rows_of_groups(statistic, x.shape[0]) for statistic in (mean, factor))
+        y = (x.astype(jnp.float32) - mean) * factor + self.bias[...]
+        return y.astype(x.dtype)
+
+    def _move_running(self, mean: Float[Array, "groups width"], var: Float[Array, "groups width"], count: int) -> None:
+        unbiased = var * (count / max(count - 1, 1))
+        self.mean[...] += self.momentum * (lax.stop_gradient(mean.mean(axis=0)) - self.mean[...])
+        self.var[...] += self.momentum * (lax.stop_gradient(unbiased.mean(axis=0)) - self.var[...])
+
+
+def group_moments(
+    x: Float[Array, "batch time width"], groups: int
+) -> tuple[Float[Array, "groups width"], Float[Array, "groups width"]]:
+    """Mean and biased variance over batch and time of each of `groups` contiguous groups, in one pass over `x`.
+
+    Raises:
+        ValueError: `groups` does not divide the batch.
+    """
+    batch, time, width = x.shape
+    if batch % groups:
+        raise ValueError(
+            f"BatchNorm: {groups} groups do not divide a batch of {batch}; change norm_groups or the batch"
+        )
+    x = x.astype(jnp.float32)
+    count = batch // groups * time
+
+    def mean_of(values: Float[Array, "batch time width"]) -> Float[Array, "groups width"]:
+        return values.sum(axis=1).reshape(groups, batch // groups, width).sum(axis=1) / count
+
+    mean = mean_of(x)
+    # Rounding can push the difference of a constant channel just below zero.
+    return mean, jnp.maximum(mean_of(x * x) - mean * mean, 0)
+
+
+def _rows_of_groups(statistic: Float[Array, "groups width"], batch: int) -> Float[Array, "rows 1 width"]:
+    """A group's statistic for each of its rows, ready to broadcast over time (one row serves all when groups = 1)."""
+    groups = statistic.shape[0]
+    rows = statistic if groups == 1 else jnp.repeat(statistic, batch // groups, axis=0)
+    return rows[:, None, :]
+
+
+class LayerNorm(nnx.Module):
+    """LayerNorm over the last axis, statistics in float32."""
+
+    def __init__(self, width: int, *, epsilon: float) -> None:
+        self.scale = nnx.Param(jnp.ones(width, jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(width, jnp.float32))
+        self.epsilon = epsilon
+
+    def __call__(self, x: Float[Array, "*rows width"]) -> Float[Array, "*rows width"]:
+        """Each row to mean 0 and variance 1, then scale and bias."""
+        wide = x.astype(jnp.float32)
+        centred = wide - wide.mean(axis=-1, keepdims=True)
+        factor = lax.rsqrt(jnp.square(centred).mean(axis=-1, keepdims=True) + self.epsilon)
+        return (centred * factor * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+class Embedding(nnx.Module):
+    """Rows of a table by number."""
+
+    def __init__(self, rows: int, width: int, *, std: float, rngs: nnx.Rngs) -> None:
+        self.embedding = nnx.Param(normal(std)(rngs.params(), (rows, width)))
+
+    def __call__(self, index: Int[Array, "*rows"]) -> Float[Array, "*rows width"]:
+        """The rows named by `index`."""
+        return jnp.take(self.embedding[...], index, axis=0)
+
+
+def row_dropout(
+    x: Float[Array, "batch ..."], rate: float, keys: RowKeys | None, site: int
+) -> Float[Array, "batch ..."]:
+    """Inverted dropout whose mask for a row depends on that row's key and on `site` alone; no keys, no dropout."""
+    if keys is None or rate == 0:
+        return x
+
+    def drop(key: Array, row: Array) -> Array:
+        keep = jax.random.bernoulli(jax.random.fold_in(key, site), 1 - rate, row.shape)
+        return jnp.where(keep, row / (1 - rate), 0)
+
+    return jax.vmap(drop)(keys, x)

@@ -1,0 +1,132 @@
+"""MERL's 1-D ResNet, which ECGCLIP shares: stem without max-pool, four stages, attention or mean pooling over time.
+
+Source: released code of MERL (`utils/resnet1d.py`, `utils_builder.py`) and of ECG-CLIP (the same file with 8 leads).
+"""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from ecgclip_jax.contracts import EcgInput, EcgOutput, RowKeys
+from ecgclip_jax.models.layers import BatchNorm, Conv1d, Linear
+from ecgclip_jax.models.pooling import AttentionPool
+from ecgclip_jax.spec.encoders import ResNet1DSpec
+
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+"""Blocks per stage; 18 and 34 have basic blocks, 50 and 101 bottlenecks of four times the width."""
+STAGE_STRIDES = (1, 2, 2, 2)
+TOTAL_STRIDE = 16
+"""Input samples per time step of the trunk's map."""
+
+
+def trunk_steps(samples: int) -> int:
+    """Time steps of the trunk's map for an input of `samples`: 313 for 5000, 256 for 4096."""
+    return math.ceil(samples / TOTAL_STRIDE)
+
+
+def trunk_width(spec: ResNet1DSpec) -> int:
+    """Channels of the trunk's map: 512 for ResNet-18 and -34, 2048 for ResNet-50 and -101."""
+    return spec.width * 8 * (4 if spec.depth >= 50 else 1)
+
+
+class ResidualBlock(nnx.Module):
+    """ReLU(residual(x) + shortcut(x)): k3-k3, or k1-k3-k1 as a bottleneck; the stride lies in the first k3."""
+
+    def __init__(self, spec: ResNet1DSpec, width_in: int, width: int, *, stride: int, rngs: nnx.Rngs) -> None:
+        plan = [(3, width, stride), (3, width, 1)]
+        if spec.depth >= 50:
+            plan = [(1, width, 1), (3, width, stride), (1, 4 * width, 1)]
+        self.convolutions = len(plan)
+        width_out = width_in
+        for number, (kernel_size, width_next, step) in enumerate(plan, start=1):
+            setattr(self, f"conv{number}", Conv1d(width_out, width_next, kernel_size, stride=step, rngs=rngs))
+            setattr(self, f"norm{number}", _norm(spec, width_next))
+            width_out = width_next
+        self.has_shortcut = stride != 1 or width_in != width_out
+        if self.has_shortcut:
+            self.shortcut_conv = Conv1d(width_in, width_out, 1, stride=stride, rngs=rngs)
+            self.shortcut_norm = _norm(spec, width_out)
+
+    def __call__(self, x: Float[Array, "batch time width_in"], *, train: bool) -> Float[Array, "batch steps width_out"]:
+        """One step per `stride` steps of the input."""
+        y = x
+        for number in range(1, self.convolutions + 1):
+            y = getattr(self, f"norm{number}")(getattr(self, f"conv{number}")(y), train=train)
+            if number < self.convolutions:
+                y = jax.nn.relu(y)
+        shortcut = self.shortcut_norm(self.shortcut_conv(x), train=train) if self.has_shortcut else x
+        return jax.nn.relu(y + shortcut)
+
+
+class Stage(nnx.Module):
+    """Residual blocks `block0`, `block1` … of one width; the first carries the stride."""
+
+    def __init__(
+        self, spec: ResNet1DSpec, width_in: int, width: int, *, blocks: int, stride: int, rngs: nnx.Rngs
+    ) -> None:
+        self.blocks = blocks
+        for number in range(blocks):
+            block = ResidualBlock(spec, width_in, width, stride=stride if number == 0 else 1, rngs=rngs)
+            setattr(self, f"block{number}", block)
+            width_in = width * (4 if spec.depth >= 50 else 1)
+
+    def __call__(self, x: Float[Array, "batch time width_in"], *, train: bool) -> Float[Array, "batch steps width_out"]:
+        """The blocks one after the other."""
+        for number in range(self.blocks):
+            x = getattr(self, f"block{number}")(x, train=train)
+        return x
+
+
+class ResNet1D(nnx.Module):
+    """The ECG tower: trunk, then a 1x1 convolution and attention pooling, or the mean over time.
+
+    As published, masks of the input are not used: missing leads and padding are zeros like any other.
+    `EcgOutput.pooled` is [batch, pool_width] (or the trunk's width with mean pooling).
+    """
+
+    def __init__(self, spec: ResNet1DSpec, *, leads: int, samples: int, rngs: nnx.Rngs) -> None:
+        self.dtype = jnp.dtype(spec.dtype)
+        self.pooling = spec.pooling
+        self.stem = Conv1d(leads, spec.width, 7, stride=2, rngs=rngs)
+        self.stem_norm = _norm(spec, spec.width)
+        width_in = spec.width
+        for number, (blocks, stride) in enumerate(zip(BLOCKS[spec.depth], STAGE_STRIDES, strict=True), start=1):
+            width = spec.width * 2 ** (number - 1)
+            stage = Stage(spec, width_in, width, blocks=blocks, stride=stride, rngs=rngs)
+            setattr(self, f"stage{number}", stage)
+            width_in = width * (4 if spec.depth >= 50 else 1)
+        if spec.pooling == "attention":
+            # MERL's 1x1 convolution; on [batch, time, channel] that is a linear layer, initialisation included.
+            self.downconv = Linear(width_in, spec.pool_width, rngs=rngs)
+            self.attention_pool = AttentionPool(trunk_steps(samples), spec.pool_width, spec.pool_heads, rngs=rngs)
+
+    def __call__(self, ecg: EcgInput, *, train: bool, keys: RowKeys | None = None) -> EcgOutput:
+        """`keys` are taken because every tower takes them: this one has no dropout."""
+        tokens = self.trunk(ecg.signal, train=train)
+        features = _mean_over_time(tokens)
+        if self.pooling == "mean":
+            return EcgOutput(pooled=features, features=features, tokens=tokens, pooled_mean=features)
+        narrow = self.downconv(tokens)
+        pooled = self.attention_pool(narrow).astype(jnp.float32)
+        return EcgOutput(pooled=pooled, features=features, tokens=tokens, pooled_mean=_mean_over_time(narrow))
+
+    def trunk(self, signal: Float[Array, "batch time lead"], *, train: bool) -> Float[Array, "batch steps width"]:
+        """The map before pooling, one step per 16 samples, in the tower's compute dtype."""
+        x = self.stem(signal.astype(self.dtype))
+        x = jax.nn.relu(self.stem_norm(x, train=train))
+        for number in range(1, len(STAGE_STRIDES) + 1):
+            x = getattr(self, f"stage{number}")(x, train=train)
+        return x
+
+
+def _norm(spec: ResNet1DSpec, width: int) -> BatchNorm:
+    return BatchNorm(width, groups=spec.norm_groups, momentum=spec.norm_momentum)
+
+
+def _mean_over_time(x: Float[Array, "batch time width"]) -> Float[Array, "batch width"]:
+    return x.astype(jnp.float32).mean(axis=1)
