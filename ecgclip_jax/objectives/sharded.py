@@ -110,7 +110,8 @@ def _both_blocks(ecg: _Side, text: _Side, axes: Axes) -> tuple[_Block, _Block]:
 
 
 def _gather(side: _Side, axes: Axes) -> _Side:
-    return jax.tree.map(partial(jax.lax.all_gather, axis_name=axes, tiled=True), side)
+    gathered: _Side = jax.tree.map(partial(jax.lax.all_gather, axis_name=axes, tiled=True), side)
+    return gathered
 
 
 def _block(rows: _Side, columns: _Side, axes: Axes) -> _Block:
@@ -134,8 +135,9 @@ def _cross_entropy(block: _Block, scale: Scalar) -> Float[Array, "rows"]:
 
 
 def _mean_over_valid(values: Float[Array, "rows"], valid: Bool[Array, "rows"], axes: Axes) -> Scalar:
-    total = jax.lax.psum(jnp.where(valid, values, 0).sum(), axes)
-    return total / jnp.maximum(jax.lax.psum(valid.sum(), axes), 1)
+    total, n_valid = jax.lax.psum((jnp.where(valid, values, 0).sum(), valid.sum()), axes)
+    mean: Scalar = total / jnp.maximum(n_valid, 1)
+    return mean
 
 
 def _metrics(forward: _Block, backward: _Block, valid: Bool[Array, "rows"], axes: Axes) -> Metrics:

@@ -1,0 +1,101 @@
+"""All that changes during training, as one pytree, and how it comes into being on a mesh."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, no_type_check
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Int
+
+from ecgclip_jax.models.build import Towers, build_towers
+from ecgclip_jax.models.heads import Head
+from ecgclip_jax.objectives.build import Objective, build_objective
+from ecgclip_jax.objectives.interfaces import Heads
+from ecgclip_jax.parallel.rules import infer_shardings
+from ecgclip_jax.spec.experiment import Experiment
+from ecgclip_jax.training.optimizer import build_optimizer
+
+Tree = dict[str, Any]
+_INIT_STREAM, _STEP_STREAM = range(2)
+"""Which stream of the experiment's seed: initialisation, or the steps."""
+
+
+@no_type_check
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """`step` updates have been made; it is also the number of the next global batch.
+
+    There is no generator state: every draw is a function of the experiment's seed, the step and the row.
+    """
+
+    step: Int[Array, ""]
+    params: Tree
+    batch_stats: Tree
+    opt_state: optax.OptState
+
+
+@dataclass(frozen=True)
+class TrainingParts:
+    """The functions of an experiment; with a `TrainState` they are a model in training."""
+
+    experiment: Experiment
+    towers: Towers
+    heads: Heads
+    objective: Objective
+    optimizer: optax.GradientTransformation
+
+
+def build_parts(experiment: Experiment, vocab_size: int) -> TrainingParts:
+    """Towers, heads, objective and optimizer of `experiment` for a tokenizer of `vocab_size` tokens.
+
+    Raises:
+        RuleError: freezing rules that match no parameter.
+    """
+    towers = build_towers(experiment, vocab_size)
+    objective = build_objective(experiment.objective)
+    heads: Heads = {name: Head(**need._asdict()) for name, need in objective.heads(towers).items()}
+    params, _ = jax.eval_shape(lambda key: _init_model(towers, heads, objective, key), jax.random.key(0))
+    optimizer = build_optimizer(experiment.optimizer, experiment.run.steps, params)
+    return TrainingParts(experiment, towers, heads, objective, optimizer)
+
+
+def abstract_state(parts: TrainingParts, mesh: Mesh) -> TrainState:
+    """Shapes, dtypes and shardings of the state: what a checkpoint is restored into."""
+    shapes = jax.eval_shape(lambda: _init_state(parts))
+    placed: TrainState = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        infer_shardings(mesh, shapes),
+    )
+    return placed
+
+
+def init_state(parts: TrainingParts, mesh: Mesh) -> TrainState:
+    """The state before the first step, each array born where it lies; weights from files replace random ones."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(parts, mesh))
+    state: TrainState = jax.jit(lambda: _init_state(parts), out_shardings=shardings)()
+    loaded = parts.towers.pretrained()
+    placed = {name: jax.device_put(part, shardings.params[name]) for name, part in loaded.items()}
+    return TrainState(state.step, state.params | placed, state.batch_stats, state.opt_state)
+
+
+def step_key(experiment: Experiment, step: Int[Array, ""]) -> jax.Array:
+    """The random key of one step."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(experiment.seed), _STEP_STREAM), step)
+
+
+def _init_state(parts: TrainingParts) -> TrainState:
+    key = jax.random.fold_in(jax.random.key(parts.experiment.seed), _INIT_STREAM)
+    params, stats = _init_model(parts.towers, parts.heads, parts.objective, key)
+    return TrainState(jnp.zeros((), jnp.int32), params, stats, parts.optimizer.init(params))
+
+
+def _init_model(towers: Towers, heads: Heads, objective: Objective, key: jax.Array) -> tuple[Tree, Tree]:
+    towers_key, objective_key = jax.random.split(key)
+    params, stats = towers.init(towers_key)
+    return params | {"objective": objective.constrain(objective.init(objective_key, heads))}, stats
