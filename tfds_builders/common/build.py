@@ -1,0 +1,189 @@
+"""Builds a cohort: worker processes write shards, an interrupted build goes on, the finished folder appears at once.
+
+TFDS's own `GeneratorBasedBuilder` sorts a split in memory and, without TensorFlow, fails beyond 1000 MiB. Here each
+worker streams one shard at a time, so memory depends on the longest recording and on the metadata table, never on
+the number of ECGs.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from tfds_builders.common.cohort import BuildError, Cohort, Plan, Shard
+from tfds_builders.common.finalise import build_id, finalise
+from tfds_builders.common.shards import ShardFiles, ShardResult, write_json, write_shard
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A prepared dataset on disk."""
+
+    folder: Path
+    cohort: dict[str, Any]
+    """What its `cohort.json` says."""
+    existed: bool
+    """It stood there already, built from the same source with the same options."""
+
+
+def build(
+    cohort: Cohort,
+    data_dir: Path,
+    *,
+    workers: int | None = None,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> Prepared:
+    """Builds `data_dir/<name>/<version>` or finds it built.
+
+    Args:
+      workers: processes; None takes one per CPU, 0 works in this process. Order and bytes do not depend on it.
+      overwrite: replace a dataset built from another source or with other options (the old one stays until the
+        new one is whole).
+      console: where progress is shown; None shows none.
+
+    Raises:
+      BuildError: if the source is not usable, or another build stands in the place and `overwrite` is not set.
+    """
+    folder = data_dir / cohort.facts.name / cohort.facts.version
+    plan = cohort.plan()
+    if folder.exists() and not overwrite:
+        return Prepared(folder, _same_build(folder, build_id(cohort.facts, cohort.options, plan)), existed=True)
+    staging = folder.with_name(f"{folder.name}.incomplete")
+    described = build_into(cohort, plan, staging, workers=workers, console=console)
+    _swap(staging, folder)
+    return Prepared(folder, described, existed=False)
+
+
+def build_into(
+    cohort: Cohort, plan: Plan, folder: Path, *, workers: int | None = None, console: Console | None = None
+) -> dict[str, Any]:
+    """Builds a planned cohort in `folder`, going on where an interrupted build of the same id stopped there."""
+    identity = build_id(cohort.facts, cohort.options, plan)
+    parts = _parts_folder(folder, identity)
+    results: dict[tuple[str, int], ShardResult] = {}
+    with _progress(cohort.facts.name, plan, console) as advance:
+        pending = []
+        for shard in plan.shards:
+            if finished := ShardFiles(parts, shard.split, shard.index).finished():
+                results[shard.split, shard.index] = finished
+                advance(finished, resumed=True)
+            else:
+                pending.append(shard)
+        for result in _write_shards(cohort, pending, parts, os.cpu_count() or 1 if workers is None else workers):
+            results[result.split, result.index] = result
+            advance(result, resumed=False)
+    in_order = [results[shard.split, shard.index] for shard in plan.shards]
+    described = finalise(cohort.facts, cohort.options, plan, in_order, parts, folder)
+    shutil.rmtree(parts)
+    return described
+
+
+def _same_build(folder: Path, identity: str) -> dict[str, Any]:
+    described: dict[str, Any] = json.loads((folder / "cohort.json").read_text(encoding="utf-8"))
+    if described["build_id"] != identity:
+        raise BuildError(
+            f"{folder} was built from another source, with other options ({described['options']}) or by another "
+            "version of the code. Give --overwrite to replace it, or another --data-dir to keep both."
+        )
+    return described
+
+
+def _parts_folder(folder: Path, identity: str) -> Path:
+    """The folder of finished shards: kept from an interrupted build of the same id, emptied otherwise."""
+    parts = folder / "parts"
+    mark = parts / "build.json"
+    if not mark.is_file() or json.loads(mark.read_text())["build_id"] != identity:
+        if parts.exists():
+            shutil.rmtree(parts)
+        parts.mkdir(parents=True)
+        write_json(mark, {"build_id": identity})
+    return parts
+
+
+def _swap(staging: Path, folder: Path) -> None:
+    replaced = folder.with_name(f"{folder.name}.replaced")
+    if folder.exists():
+        os.replace(folder, replaced)
+    os.replace(staging, folder)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _write_shards(cohort: Cohort, shards: Sequence[Shard], parts: Path, workers: int) -> Iterator[ShardResult]:
+    """Results as they are finished, in any order."""
+    if workers == 0 or len(shards) < 2:
+        yield from (write_shard(cohort, shard, parts) for shard in shards)
+        return
+    workers = min(workers, len(shards))
+    spawn = multiprocessing.get_context("spawn")  # fork is not safe beside JAX's threads
+    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_set_up_worker) as pool:
+        todo = iter(shards)
+        running: set[Future[ShardResult]] = set()
+        try:
+            while True:
+                # Two per worker in flight: a payload waits in memory only when it is about to be worked on.
+                for shard in islice(todo, 2 * workers - len(running)):
+                    running.add(pool.submit(write_shard, cohort, shard, parts))
+                if not running:
+                    return
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _set_up_worker() -> None:
+    """Ctrl-C reaches the parent, which lets running shards end; one thread per worker, as there is one per CPU."""
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threadpool_limits(1)
+
+
+class _RateColumn(ProgressColumn):
+    """ECGs per second of this run, shards found finished left out."""
+
+    def render(self, task: Task) -> Text:
+        done = task.completed - task.fields["resumed"]
+        rate = done / task.elapsed if task.elapsed and done else 0.0
+        return Text(f"{rate:,.0f} ECG/s", style="progress.data.speed")
+
+
+@contextmanager
+def _progress(name: str, plan: Plan, console: Console | None) -> Iterator[Any]:
+    """Yields `advance(result, resumed=…)`."""
+    if console is None:
+        yield lambda result, resumed: None
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _RateColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        total = sum(shard.source_rows for shard in plan.shards)
+        task = progress.add_task(f"prepare {name}", total=total, resumed=0)
+
+        def advance(result: ShardResult, resumed: bool) -> None:
+            progress.update(task, advance=result.source_rows)
+            if resumed:
+                already = progress.tasks[task].fields["resumed"]
+                progress.update(task, resumed=already + result.source_rows)
+
+        yield advance

@@ -1,0 +1,141 @@
+"""The record every prepared cohort holds, declared once: TFDS features, Arrow columns and docs derive from `Record`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields
+from functools import cache
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Bool, Int16
+
+from ecgclip_jax.spec.signal import LEADS_12, STORED_LEADS, STORED_SAMPLES
+
+SCHEMA_VERSION = "1.0.0"
+Sex = Literal["female", "male", "unknown"]
+LEAD_COUNT = len(LEADS_12)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """One storage kind: its TFDS feature (made late: TFDS imports slowly) and its Arrow type (None: not in Parquet)."""
+
+    feature: Callable[[Any, str], Any]
+    arrow: pa.DataType | None
+
+
+_KINDS: Mapping[str, _Kind] = MappingProxyType(
+    {
+        # Bytes: twelve times faster to parse than TFDS's default list of int64 for a tensor of this size.
+        "ecg": _Kind(
+            lambda f, doc: f.Tensor(
+                shape=(STORED_SAMPLES, len(STORED_LEADS)), dtype=np.int16, encoding="bytes", doc=doc
+            ),
+            None,
+        ),
+        "text": _Kind(lambda f, doc: f.Text(doc=doc), pa.string()),
+        "int": _Kind(lambda f, doc: f.Scalar(np.int32, doc=doc), pa.int32()),
+        "float": _Kind(lambda f, doc: f.Scalar(np.float32, doc=doc), pa.float32()),
+        "bool": _Kind(lambda f, doc: f.Scalar(np.bool_, doc=doc), pa.bool_()),
+        "texts": _Kind(lambda f, doc: f.Sequence(f.Text(), doc=doc), pa.list_(pa.string())),
+        "floats": _Kind(lambda f, doc: f.Sequence(np.float32, doc=doc), pa.list_(pa.float32())),
+        "leads": _Kind(
+            lambda f, doc: f.Tensor(shape=(LEAD_COUNT,), dtype=np.bool_, doc=doc), pa.list_(pa.bool_(), LEAD_COUNT)
+        ),
+    }
+)
+
+
+def _column(kind: str, doc: str) -> dict[str, str]:
+    return {"kind": kind, "doc": doc}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """One stored ECG window with everything known about it. Unknown numbers are NaN, unknown texts empty."""
+
+    ecg_uv: Int16[np.ndarray, "5000 12"] = field(
+        metadata=_column(
+            "ecg", "Microvolts at 500 Hz, [time, lead], leads I..III, aVR, aVL, aVF, V1..V6; -32768 = missing."
+        )
+    )
+    record_id: str = field(metadata=_column("text", "The cohort's own id of the recording."))
+    window_index: int = field(metadata=_column("int", "Which 10 s window of the recording, from 0."))
+    n_windows: int = field(metadata=_column("int", "10 s windows that the recording was cut into."))
+    patient_id: str = field(metadata=_column("text", "The cohort's own patient id; empty where it gives none."))
+    patient_id_known: bool = field(metadata=_column("bool", "Whether the cohort gives a patient id."))
+    age_years: float = field(
+        metadata=_column("float", "Age at recording; NaN = unknown; a lower bound where age_censored.")
+    )
+    age_censored: bool = field(metadata=_column("bool", "The cohort hides the exact age of the very old."))
+    sex: Sex = field(metadata=_column("text", "female, male or unknown."))
+    report_raw: str = field(metadata=_column("text", "The report, verbatim."))
+    report_clean: str = field(metadata=_column("text", "The report as text.reports.clean_report leaves it."))
+    report_language: str = field(metadata=_column("text", "Guessed from the text: en, de, sv or unknown."))
+    label_vocabulary: str = field(metadata=_column("text", "What label_codes are codes of, for example scp."))
+    label_codes: tuple[str, ...] = field(
+        metadata=_column("texts", "The record's label codes, verbatim, in the source's order.")
+    )
+    label_values: tuple[float, ...] = field(
+        metadata=_column("floats", "One per code: likelihood in percent; 100 where none is given.")
+    )
+    site: str = field(metadata=_column("text", "Hospital or recording site, as the cohort names it."))
+    device: str = field(metadata=_column("text", "Electrocardiograph, as the cohort names it."))
+    rate_hz_source: float = field(metadata=_column("float", "Sampling rate of the source file."))
+    resolution_uv: float = field(
+        metadata=_column("float", "Microvolts per converter unit in the source (coarsest lead).")
+    )
+    band_low_hz: float = field(metadata=_column("float", "Lower band limit the source states; NaN = unknown."))
+    band_high_hz: float = field(metadata=_column("float", "Upper band limit the source states; NaN = unknown."))
+    mains_hz: float = field(metadata=_column("float", "Mains frequency where it was recorded; NaN = unknown."))
+    lead_present: Bool[np.ndarray, "12"] = field(
+        metadata=_column("leads", "Which of the twelve leads hold any sample.")
+    )
+    n_saturated: int = field(metadata=_column("int", "Samples beyond int16, stored at its ends."))
+    quality_flags: tuple[str, ...] = field(
+        metadata=_column("texts", "Suspicions about the signal; nothing was repaired.")
+    )
+    waveform_sha256: str = field(metadata=_column("text", "SHA-256 of ecg_uv's bytes."))
+    source_row: str = field(metadata=_column("text", "The cohort's own metadata row as JSON, verbatim."))
+
+    def example(self) -> dict[str, Any]:
+        """The record as TFDS encodes it."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def row(self) -> dict[str, Any]:
+        """The record without its waveform: one row of `records-<split>.parquet`."""
+        row = {f.name: getattr(self, f.name) for f in _parquet_fields()}
+        return row | {"lead_present": self.lead_present.tolist()}
+
+
+def _kind(of: Field[Any]) -> _Kind:
+    return _KINDS[of.metadata["kind"]]
+
+
+@cache
+def _parquet_fields() -> tuple[Field[Any], ...]:
+    return tuple(f for f in fields(Record) if _kind(f).arrow is not None)
+
+
+@cache
+def arrow_schema() -> pa.Schema:
+    """Columns of `records-<split>.parquet`: every field but the waveform."""
+    return pa.schema([pa.field(f.name, _kind(f).arrow, nullable=False) for f in _parquet_fields()])
+
+
+def records_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """`Record.row()`s as a table, in order."""
+    return pa.Table.from_pylist(list(rows), schema=arrow_schema())
+
+
+@cache
+def features() -> Any:  # tfds.features.FeaturesDict, which has no types
+    """The `tfds.features.FeaturesDict` of every cohort."""
+    import tensorflow_datasets as tfds
+
+    return tfds.features.FeaturesDict(
+        {f.name: _kind(f).feature(tfds.features, f.metadata["doc"]) for f in fields(Record)}
+    )

@@ -1,0 +1,224 @@
+"""Cohorts of a metadata table and signal files: planning and conversion; a builder adds only what is special."""
+
+from __future__ import annotations
+
+import json
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pyarrow as pa
+
+from ecgclip_jax.signal.readers import read_ecg
+from ecgclip_jax.signal.record import ECGReadError, ECGRecord
+from ecgclip_jax.signal.storage import StoredECG, to_stored
+from ecgclip_jax.text.reports import CleaningStyle, clean_report, guess_language, report_flags
+from tfds_builders.common.audit import AuditRow, BuildReason, Outcome
+from tfds_builders.common.cohort import BuildError, Cohort, Plan, Shard, SourceOutcome, rows_per_shard
+from tfds_builders.common.metadata import ROW_NUMBER, MetadataTable, read_csv
+from tfds_builders.common.schema import Record, Sex
+
+Row = Mapping[str, str]
+
+
+class RowError(ValueError):
+    """A row of which no record can be made; `reason` goes into the audit."""
+
+    def __init__(self, reason: BuildReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """What a metadata row says about a recording, in the schema's terms."""
+
+    path: str
+    """Of the signal file, relative to the source folder."""
+    age_years: float | None
+    age_censored: bool = False
+    sex: Sex = "unknown"
+    report: str
+    labels: tuple[tuple[str, float], ...]
+    """Codes with likelihood in percent, in the source's order."""
+    site: str = ""
+    device: str = ""
+    mains_hz: float | None = None
+    reasons: tuple[str, ...] = ()
+    """What the audit should say about the row."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowKey:
+    """Where a row belongs. An empty text means that the source does not say."""
+
+    record_id: str
+    patient_id: str
+    split: str
+
+
+@dataclass(frozen=True)
+class TableCohort(Cohort):
+    """A cohort of one metadata table, one row per recording, with signal files below the same folder."""
+
+    source: Path
+    report_cleaning: CleaningStyle = "plain"
+
+    table_name: ClassVar[str]
+    """The metadata table's file name."""
+    columns: ClassVar[tuple[str, ...]]
+    """Columns that the builder reads."""
+    splits: ClassVar[tuple[str, ...]]
+    """From training to test. A patient found in two splits stays in the last of them, so that no test is spoilt."""
+
+    @abstractmethod
+    def key(self, row: Row) -> RowKey:
+        """Record, patient and split of a row."""
+
+    @abstractmethod
+    def describe(self, row: Row) -> Described:
+        """The row in the schema's terms.
+
+        Raises:
+          RowError: if a cell that must be understood is not.
+        """
+
+    @abstractmethod
+    def check(self, record: ECGRecord) -> None:
+        """Compares what was read with what the cohort promises of every file.
+
+        Raises:
+          ECGReadError: if it differs.
+        """
+
+    def plan(self) -> Plan:
+        """See `Cohort.plan`."""
+        metadata = read_csv(self.source / self.table_name, self.columns)
+        if not metadata.source_rows:
+            raise BuildError(f"{self.source / self.table_name} has a header but no rows")
+        members, dropped = self._sort_into_splits(metadata)
+        shards = tuple(
+            Shard(split, index, len(rows), rows)
+            for split in self.splits
+            for index, rows in enumerate(_slices(metadata.table, members[split]))
+        )
+        return Plan(shards, tuple(dropped), metadata.source_rows, metadata.sha256)
+
+    def _sort_into_splits(self, metadata: MetadataTable) -> tuple[dict[str, list[int]], list[AuditRow]]:
+        """Rows of the table by split, and the audit of those that no split takes."""
+        dropped = [_dropped(number, "", "", BuildReason.row_malformed, defect) for number, defect in metadata.malformed]
+        keys = [self.key(row) for batch in metadata.table.to_batches() for row in batch.to_pylist()]
+        latest: dict[str, int] = {}
+        for key in keys:
+            if key.patient_id and key.split in self.splits:
+                latest[key.patient_id] = max(latest.get(key.patient_id, 0), self.splits.index(key.split))
+        members: dict[str, list[int]] = {split: [] for split in self.splits}
+        seen: set[str] = set()
+        for i, (number, key) in enumerate(zip(metadata.table[ROW_NUMBER].to_pylist(), keys, strict=True)):
+            if defect := self._defect(key, seen, latest):
+                dropped.append(_dropped(number, key.record_id, key.split, *defect))
+            else:
+                members[key.split].append(i)
+            seen.add(key.record_id)
+        return members, dropped
+
+    def _defect(self, key: RowKey, seen: set[str], latest: Mapping[str, int]) -> tuple[BuildReason, str] | None:
+        if not key.record_id:
+            return BuildReason.record_id_missing, "the row has no record id"
+        if key.record_id in seen:
+            return BuildReason.record_id_repeated, "an earlier row has the same record id and was taken"
+        if key.split not in self.splits:
+            return BuildReason.split_unknown, f"the row belongs to none of {', '.join(self.splits)}"
+        kept_in = self.splits[latest.get(key.patient_id, self.splits.index(key.split))]
+        if kept_in != key.split:
+            return BuildReason.patient_in_two_splits, f"the patient also stands in {kept_in}, where he is kept"
+        return None
+
+    def convert(self, shard: Shard) -> Iterator[SourceOutcome]:
+        """See `Cohort.convert`."""
+        for row in shard.payload.to_pylist():
+            number = row.pop(ROW_NUMBER)
+            yield self._convert_row(number, shard.split, row)
+
+    def _convert_row(self, number: int, split: str, row: Row) -> SourceOutcome:
+        key = self.key(row)
+        try:
+            described = self.describe(row)
+            record = read_ecg(self.source / described.path, root=self.source)
+            self.check(record)
+            windows = to_stored(record)
+        except (RowError, ECGReadError) as error:
+            return self._refused(number, key.record_id, split, error.reason, str(error))
+        except Exception as error:  # one ECG that trips a library must not end the build of a million
+            message = f"{type(error).__name__}: {error}"
+            return self._refused(number, key.record_id, split, BuildReason.conversion_failed, message)
+        records = tuple(self._record(window, key, described, row) for window in windows)
+        flags = (flag for window in windows for flag in window.quality_flags)
+        patient = () if key.patient_id else (BuildReason.patient_unknown.value,)
+        reasons = dict.fromkeys((*described.reasons, *patient, *report_flags(described.report), *flags))
+        return SourceOutcome(number, key.record_id, split, records, tuple(reasons))
+
+    def _refused(self, number: int, record_id: str, split: str, reason: str, message: str) -> SourceOutcome:
+        # The audit travels with the dataset; where the source lay on this machine does not.
+        detail = message.replace(f"{self.source.resolve()}/", "").replace(f"{self.source}/", "")
+        return SourceOutcome(number, record_id, split, (), (str(reason),), detail)
+
+    def _record(self, stored: StoredECG, key: RowKey, described: Described, row: Row) -> Record:
+        return Record(
+            ecg_uv=stored.ecg_uv,
+            record_id=key.record_id,
+            window_index=stored.window_index,
+            n_windows=stored.n_windows,
+            patient_id=key.patient_id,
+            patient_id_known=bool(key.patient_id),
+            age_years=_number(described.age_years),
+            age_censored=described.age_censored,
+            sex=described.sex,
+            report_raw=described.report,
+            report_clean=clean_report(described.report, self.report_cleaning),
+            report_language=guess_language(described.report),
+            label_vocabulary=self.facts.label_vocabulary,
+            label_codes=tuple(code for code, _ in described.labels),
+            label_values=tuple(value for _, value in described.labels),
+            site=described.site,
+            device=described.device,
+            rate_hz_source=stored.rate_hz_source,
+            resolution_uv=stored.resolution_uv,
+            band_low_hz=_number(stored.band_low_hz),
+            band_high_hz=_number(stored.band_high_hz),
+            mains_hz=_number(described.mains_hz if stored.mains_hz is None else stored.mains_hz),
+            lead_present=stored.lead_present,
+            n_saturated=stored.n_saturated,
+            quality_flags=stored.quality_flags,
+            waveform_sha256=stored.waveform_sha256,
+            source_row=json.dumps(row, ensure_ascii=False),
+        )
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _dropped(number: int, record_id: str, split: str, reason: BuildReason, detail: str) -> AuditRow:
+    return AuditRow(number, record_id, split, Outcome.dropped, (reason.value,), detail, 0)
+
+
+def _slices(table: pa.Table, rows: list[int]) -> Iterator[pa.Table]:
+    size = rows_per_shard(len(rows))
+    for start in range(0, len(rows), size):
+        yield table.take(rows[start : start + size])
+
+
+def plausible_age(text: str, *, oldest_years: float = 120.0) -> tuple[float | None, tuple[str, ...]]:
+    """Age in years from a cell, and what the audit should say: unknown if empty, refused if no human is so old."""
+    try:
+        age_years: float | None = float(text) if text.strip() else None
+    except ValueError:
+        age_years = float("nan")
+    if age_years is None:
+        return None, (BuildReason.age_unknown.value,)
+    if not 0 <= age_years <= oldest_years:
+        return None, (BuildReason.age_out_of_range.value,)
+    return age_years, ()
