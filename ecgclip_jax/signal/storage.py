@@ -1,0 +1,221 @@
+"""From a record as read to the one form that datasets hold and models see: `StoredECG`.
+
+int16 microvolts, 500 Hz, 12 leads by name, 10 s. Nothing is repaired, guessed or rescaled here: what is missing is
+stored as missing, what looks wrong becomes a quality flag.
+
+- **Rate**: polyphase resampling (`scipy.signal.resample_poly`, its default anti-aliasing filter) with odd extension at
+  the ends. Gaps are bridged by straight lines for the filter and are missing again afterwards: a stored sample is
+  missing where either source sample beside its instant is.
+- **Leads**: by name; a lead that the record has not is missing throughout. Leads outside the twelve are dropped and
+  flagged (`extra_leads_dropped`).
+- **Length**: consecutive windows of 10 s without overlap. A shorter record stands at the start of one window and the
+  rest is missing (`padded_short`). The remainder of a longer one is kept, likewise padded, if it fills at least half
+  a window. A window without any present sample is left out; `window_index` keeps its place in time.
+- **Amplitude**: rounded to 1 µV; what exceeds ±32,767 µV is stored as that and counted in `n_saturated`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int16
+from scipy.signal import resample_poly
+
+from ecgclip_jax.signal.quality import QualityFlag, assess
+from ecgclip_jax.signal.record import ECGReadError, ECGRecord, ReasonCode
+from ecgclip_jax.spec.signal import MISSING_UV, STORED_LEADS, STORED_RATE_HZ, STORED_SAMPLES
+
+LARGEST_UV: Final = 32767
+MIN_REMAINDER_SAMPLES: Final = STORED_SAMPLES // 2
+"""A shorter remainder of a long record would be mostly padding (our choice)."""
+SOURCE_RATES_HZ: Final = (50.0, 20000.0)
+"""Below 50 Hz no QRS complex survives; above 20 kHz stands no ECG recorder."""
+_RATE_TOLERANCE: Final = 1e-6
+"""Relative error allowed when a rate becomes a fraction: 10 µs over the 10 s of a window."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredECG:
+    """One 10 s window of a record, as datasets hold it; NaN nowhere, `MISSING_UV` where a sample is missing."""
+
+    record_id: str
+    ecg_uv: Int16[np.ndarray, "5000 12"]
+    window_index: int
+    n_windows: int
+    """Windows the record was cut into, left-out empty ones included."""
+    lead_present: Bool[np.ndarray, "12"]
+    """Whether a lead has any present sample in this window."""
+    n_saturated: int
+    rate_hz_source: float
+    resolution_uv: float
+    band_low_hz: float | None
+    band_high_hz: float | None
+    mains_hz: float | None
+    quality_flags: tuple[str, ...]
+
+    @property
+    def waveform_sha256(self) -> str:
+        """SHA-256 of the samples, little-endian, time by lead: equal for equal waveforms, whatever their names."""
+        return hashlib.sha256(np.ascontiguousarray(self.ecg_uv, dtype="<i2").tobytes()).hexdigest()
+
+
+def to_stored(record: ECGRecord, *, keep_windows: Literal["all", "first"] = "all") -> list[StoredECG]:
+    """Cuts a record into stored windows; see the module's text for the rules.
+
+    Args:
+        record: as read.
+        keep_windows: every window, or only the first that holds a sample.
+
+    Raises:
+        ECGReadError: `no_known_lead`, `duplicate_lead`, `rate_unusable`, `empty` (no present sample at all).
+    """
+    signal_uv = resample_to_stored_rate(_twelve_leads(record), record.rate_hz)
+    flags_of_record = _flags_of_facts(record)
+    starts = _window_starts(signal_uv.shape[0])
+    windows = []
+    for index, start in enumerate(starts):
+        window_uv = signal_uv[start : start + STORED_SAMPLES]
+        ecg_uv, n_saturated = quantise(window_uv)
+        if not (lead_present := (ecg_uv != MISSING_UV).any(axis=0)).any():
+            continue
+        flags = assess(ecg_uv, n_padded=STORED_SAMPLES - window_uv.shape[0], n_saturated=n_saturated)
+        windows.append(
+            StoredECG(
+                record_id=record.record_id,
+                ecg_uv=ecg_uv,
+                window_index=index,
+                n_windows=len(starts),
+                lead_present=lead_present,
+                n_saturated=n_saturated,
+                rate_hz_source=record.rate_hz,
+                resolution_uv=record.facts.resolution_uv,
+                band_low_hz=record.facts.band_low_hz,
+                band_high_hz=record.facts.band_high_hz,
+                mains_hz=record.facts.mains_hz,
+                quality_flags=tuple(str(flag) for flag in (*flags, *flags_of_record)),
+            )
+        )
+        if keep_windows == "first":
+            break
+    if not windows:
+        raise ECGReadError.because(
+            ReasonCode.empty,
+            record.record_id,
+            expected="at least one present sample in a standard lead",
+            found=f"{record.signal_uv.shape[0]} samples, all of them missing",
+            remedy="Leave the record out.",
+        )
+    return windows
+
+
+def _twelve_leads(record: ECGRecord) -> Float32[np.ndarray, "time 12"]:
+    """The standard leads in stored order; NaN where the record lacks one or is not finite."""
+    columns: dict[str, int] = {}
+    for column, lead in enumerate(record.leads):
+        if lead not in STORED_LEADS:
+            continue
+        first = columns.setdefault(lead, column)
+        if first != column and not np.array_equal(
+            record.signal_uv[:, first], record.signal_uv[:, column], equal_nan=True
+        ):
+            raise ECGReadError.because(
+                ReasonCode.duplicate_lead,
+                record.record_id,
+                expected="each lead once",
+                found=f"two different signals named {lead}",
+                remedy="Only the source can say which one is right: correct the header, or leave the record out.",
+            )
+    if not columns:
+        raise ECGReadError.because(
+            ReasonCode.no_known_lead,
+            record.record_id,
+            expected=f"at least one of {', '.join(STORED_LEADS)}",
+            found=", ".join(record.leads) or "no lead",
+            remedy="Name the leads in the header as the standard does, or leave the record out.",
+        )
+    if [columns.get(lead) for lead in STORED_LEADS] == list(range(record.signal_uv.shape[1])):
+        full = record.signal_uv
+    else:
+        full = np.full((record.signal_uv.shape[0], 12), np.nan, np.float32)
+        for row, lead in enumerate(STORED_LEADS):
+            if lead in columns:
+                full[:, row] = record.signal_uv[:, columns[lead]]
+    return np.where(np.isinf(full), np.float32(np.nan), full) if np.isinf(full).any() else full
+
+
+def resample_to_stored_rate(
+    signal_uv: Float32[np.ndarray, "time lead"], rate_hz: float
+) -> Float32[np.ndarray, "out lead"]:
+    """Resamples to 500 Hz; NaN marks gaps in and out.
+
+    Raises:
+        ECGReadError: `rate_unusable` outside `SOURCE_RATES_HZ` or where no usable fraction of 500 Hz is near.
+    """
+    low, high = SOURCE_RATES_HZ
+    ratio = Fraction(STORED_RATE_HZ / rate_hz).limit_denominator(10_000) if low <= rate_hz <= high else None
+    if ratio is None or abs(float(ratio) * rate_hz / STORED_RATE_HZ - 1) > _RATE_TOLERANCE:
+        raise ECGReadError.because(
+            ReasonCode.rate_unusable,
+            "sampling rate",
+            expected=f"{low:g} to {high:g} Hz, a fraction of {STORED_RATE_HZ} Hz with terms up to 10,000",
+            found=f"{rate_hz} Hz",
+            remedy="Correct the rate in the header, or resample the record beforehand.",
+        )
+    if ratio == 1 or not len(signal_uv):
+        return signal_uv
+    up, down = ratio.numerator, ratio.denominator
+    missing = np.isnan(signal_uv)
+    has_gaps = bool(missing.any())
+    filled = _bridge_gaps(signal_uv, missing) if has_gaps else signal_uv
+    # Odd extension: without it the ends ring, since a zero-padded filter sees each lead's offset as a step.
+    resampled = np.asarray(resample_poly(filled, up, down, axis=0, padtype="antireflect"), np.float32)
+    if has_gaps:
+        before = np.arange(resampled.shape[0]) * down // up
+        exact = np.arange(resampled.shape[0]) * down % up == 0
+        after = np.minimum(np.where(exact, before, before + 1), len(missing) - 1)
+        resampled[missing[before] | missing[after]] = np.nan
+    return resampled
+
+
+def _bridge_gaps(
+    signal_uv: Float32[np.ndarray, "time lead"], missing: Bool[np.ndarray, "time lead"]
+) -> Float32[np.ndarray, "time lead"]:
+    """Straight lines over gaps, the nearest value beyond the ends, zero for a lead without samples."""
+    filled = signal_uv.copy()
+    instants = np.arange(len(signal_uv))
+    for lead in np.flatnonzero(missing.any(axis=0)):
+        gap = missing[:, lead]
+        filled[gap, lead] = 0.0 if gap.all() else np.interp(instants[gap], instants[~gap], signal_uv[~gap, lead])
+    return filled
+
+
+def _window_starts(n_samples: int) -> list[int]:
+    full, remainder = divmod(n_samples, STORED_SAMPLES)
+    n_windows = max(full + (remainder >= MIN_REMAINDER_SAMPLES), 1)
+    return [index * STORED_SAMPLES for index in range(n_windows)]
+
+
+def quantise(window_uv: Float32[np.ndarray, "time 12"]) -> tuple[Int16[np.ndarray, "5000 12"], int]:
+    """Whole microvolts, NaN and padding as `MISSING_UV`, and how many samples had to be clipped to ±32,767 µV."""
+    rounded = np.rint(window_uv)
+    beyond = np.abs(rounded) > LARGEST_UV
+    n_saturated = int(np.count_nonzero(beyond))
+    if n_saturated:
+        rounded = np.clip(rounded, -LARGEST_UV, LARGEST_UV)
+    ecg_uv = np.full((STORED_SAMPLES, 12), MISSING_UV, np.int16)
+    ecg_uv[: len(rounded)] = np.where(np.isnan(rounded), np.float32(MISSING_UV), rounded).astype(np.int16)
+    return ecg_uv, n_saturated
+
+
+def _flags_of_facts(record: ECGRecord) -> list[QualityFlag]:
+    facts = record.facts
+    told = (
+        (QualityFlag.gain_assumed, facts.gain_assumed),
+        (QualityFlag.checksum_mismatch, facts.checksum_mismatch),
+        (QualityFlag.extra_leads_dropped, record.extra_leads),
+    )
+    return [flag for flag, leads in told if leads]
