@@ -46,13 +46,15 @@ class MainsNotch(Spec):
 
     q: float = Field(30.0, gt=0)
     harmonics: bool = True
-    """Also at every multiple below the Nyquist frequency."""
-    unknown_mains_hz: float | None = None
+    """Also at every multiple up to the Nyquist frequency."""
+    padding: Literal["constant", "odd"] = "constant"
+    """How the ends are extended before filtering (`scipy.signal.filtfilt`'s padtype)."""
+    unknown_mains_hz: Literal[50, 60] | None = None
     """Used where the record does not say; None leaves such a record unfiltered."""
 
 
 class MedianBaseline(Spec):
-    """Subtracts a running median (ECGFounder's baseline removal)."""
+    """Subtracts a running median (ECGFounder's baseline removal: `scipy.signal.medfilt`, zeros beyond the ends)."""
 
     window_s: float = Field(0.4, gt=0)
 
@@ -152,7 +154,7 @@ def ecgfounder(**changes: object) -> SignalSpec:
             rate_hz=500,
             samples=5000,
             leads=LEADS_12,
-            notch=MainsNotch(q=30.0, harmonics=False, unknown_mains_hz=50.0),
+            notch=MainsNotch(q=30.0, harmonics=False, padding="odd", unknown_mains_hz=50),
             bandpass=Bandpass(order=4, low_hz=0.67, high_hz=40.0),
             baseline=MedianBaseline(window_s=0.4),
             filter_order=("notch", "bandpass", "baseline"),

@@ -1,0 +1,102 @@
+"""The linear part of a model's input as scipy defines it, in float64 on the host (no jax).
+
+`filtfilt` with its end padding, notches and polyphase resampling are linear in the 5000 samples of a complete window.
+`linear_steps` names them as plain functions; `ecgclip_jax.signal.operators` pushes the identity through these very
+functions to get the operator that the device applies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from scipy import signal as scipy_signal
+
+from ecgclip_jax.spec.signal import STORED_RATE_HZ, Bandpass, MainsNotch, SignalSpec
+
+MAINS_HZ: tuple[float | None, ...] = (None, 50.0, 60.0)
+"""What a record's mains frequency may be; the position in this tuple is the variant of an operator."""
+
+Step = Callable[[np.ndarray], np.ndarray]
+"""Acts on the last axis, float64 in and out."""
+
+
+@dataclass(frozen=True)
+class LinearSegment:
+    """Steps that follow each other with nothing non-linear between; one list of steps per mains variant."""
+
+    variants: tuple[tuple[Step, ...], ...]
+    samples_out: int
+
+
+def bandpass(signal: np.ndarray, spec: Bandpass) -> np.ndarray:
+    """Zero-phase Butterworth band-pass at 500 Hz along the last axis (`scipy.signal.filtfilt`)."""
+    b, a = scipy_signal.butter(spec.order, (spec.low_hz, spec.high_hz), btype="bandpass", fs=STORED_RATE_HZ)
+    if spec.padding == "gust":
+        return np.asarray(scipy_signal.filtfilt(b, a, signal, method="gust"))
+    return np.asarray(scipy_signal.filtfilt(b, a, signal, padtype="odd"))
+
+
+def mains_notch(signal: np.ndarray, spec: MainsNotch, mains_hz: float) -> np.ndarray:
+    """Zero-phase notch at `mains_hz` and, if the spec says so, at its harmonics up to the Nyquist frequency.
+
+    A harmonic that falls on the Nyquist frequency itself (250 Hz of 50 Hz) counts, as in ECGCLIP's released code.
+    """
+    nyquist_hz = STORED_RATE_HZ / 2
+    n_notches = int(nyquist_hz // mains_hz) if spec.harmonics else 1
+    for harmonic in range(1, n_notches + 1):
+        b, a = scipy_signal.iirnotch(harmonic * mains_hz, spec.q, fs=STORED_RATE_HZ)
+        signal = np.asarray(scipy_signal.filtfilt(b, a, signal, padtype=spec.padding))
+    return signal
+
+
+def resample(signal: np.ndarray, rate_hz: float, samples_out: int) -> np.ndarray:
+    """Polyphase resampling from 500 Hz (`scipy.signal.resample_poly`, zeros beyond the ends) to `samples_out`."""
+    ratio = Fraction(rate_hz / STORED_RATE_HZ).limit_denominator(5000)
+    resampled = np.asarray(scipy_signal.resample_poly(signal, ratio.numerator, ratio.denominator, axis=-1))
+    missing = samples_out - resampled.shape[-1]
+    if missing > 0:
+        return np.pad(resampled, [(0, 0)] * (resampled.ndim - 1) + [(0, missing)])
+    return resampled[..., :samples_out]
+
+
+def linear_segments(spec: SignalSpec) -> tuple[LinearSegment | None, LinearSegment | None]:
+    """The linear work before and after the median baseline (all of it before, where there is none).
+
+    None stands for a segment with nothing to do.
+    """
+    before: list[str] = []
+    after: list[str] = []
+    target = before
+    for name in spec.filter_order:
+        if name == "baseline" and spec.baseline:
+            target = after
+        elif getattr(spec, name):
+            target.append(name)
+    resampled = [*target, "resample"] if spec.rate_hz != STORED_RATE_HZ else target
+    segments = (resampled, []) if target is before else (before, resampled)
+    first, second = (_segment(spec, tuple(names)) for names in segments)
+    return first, second
+
+
+def _segment(spec: SignalSpec, names: tuple[str, ...]) -> LinearSegment | None:
+    if not names:
+        return None
+    mains = MAINS_HZ if "notch" in names else (None,)
+    variants = tuple(tuple(step for name in names if (step := _step(spec, name, m))) for m in mains)
+    samples_out = spec.signal_samples if "resample" in names else STORED_RATE_HZ * 10
+    return LinearSegment(variants, samples_out)
+
+
+def _step(spec: SignalSpec, name: str, mains_hz: float | None) -> Step | None:
+    if name == "bandpass" and spec.bandpass:
+        band = spec.bandpass
+        return lambda signal: bandpass(signal, band)
+    if name == "notch":
+        if spec.notch is None or mains_hz is None:
+            return None
+        notch = spec.notch
+        return lambda signal: mains_notch(signal, notch, mains_hz)
+    return lambda signal: resample(signal, spec.rate_hz, spec.signal_samples)

@@ -1,0 +1,166 @@
+"""From stored microvolts to a model's input, on device, in one pure function.
+
+    operators = build_operators(spec)                       # once per process, on the host
+    ecg_input = preprocess(spec, operators, ecg_uv, extras, extras_present)      # inside or outside jit
+
+`operators` (a pytree of a few MB: the spec's filters) is an ordinary argument: pass it into a jitted step beside
+the parameters, replicated, so that nothing large is baked into the compiled program. `spec` is static. A training
+step that augments calls `prepare_input` instead; with keys None it is `preprocess`.
+
+Order of work: limb leads that others determine → leads by name → gaps filled → filters and resampling (mV) →
+[augmentation, in mV] → unit and normalisation over valid samples → gaps zeroed → padding or crop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Int16
+
+from ecgclip_jax.contracts import EcgInput, RowKeys
+from ecgclip_jax.signal.augment import augment
+from ecgclip_jax.signal.filters import MAINS_HZ
+from ecgclip_jax.signal.gaps import derive_limb_leads, fill_gaps, resampled_validity
+from ecgclip_jax.signal.operators import SignalOperators, apply_operator, build_operators
+from ecgclip_jax.signal.running_median import running_median
+from ecgclip_jax.spec.signal import LEADS_12, MISSING_UV, STORED_RATE_HZ, AugmentSpec, SignalSpec
+
+__all__ = ["SignalOperators", "build_operators", "prepare_input", "preprocess"]
+
+FLAT_MV = 1e-4
+"""A spread below this (a tenth of the stored 1 µV step) is a flat line: normalisation gives zeros, not noise."""
+
+
+@dataclass(frozen=True)
+class _Filtered:
+    signal_mv: Float[Array, "batch time lead"]
+    valid: Bool[Array, "batch time lead"]
+
+
+@partial(jax.jit, static_argnames=("spec",))
+def preprocess(
+    spec: SignalSpec,
+    operators: SignalOperators,
+    ecg_uv: Int16[Array, "batch 5000 12"],
+    extras: Mapping[str, Array],
+    extras_present: Mapping[str, Array],
+) -> EcgInput:
+    """Turn stored ECGs (int16 µV, 500 Hz, 12 leads, -32768 = missing) into the input that `spec` describes.
+
+    `operators` come from `build_operators(spec)`. The notch uses `extras["mains_hz"]` (float32 [B]) where
+    `extras_present["mains_hz"]` (bool [B]); a record without it follows `spec.notch.unknown_mains_hz`. Other extras are
+    ignored. The result is finite for any input: missing leads and gaps are zero and masked. `sample_valid` is true
+    where at least one of the leads has a real sample. An output sample counts as missing when a stored sample within
+    one output period of it is missing; a filter's ringing beyond that is not masked, since the gap was filled first.
+    """
+    ecg_input: EcgInput = prepare_input(spec, AugmentSpec(), operators, ecg_uv, extras, extras_present, None)
+    return ecg_input
+
+
+@partial(jax.jit, static_argnames=("spec", "augment_spec"))
+def prepare_input(
+    spec: SignalSpec,
+    augment_spec: AugmentSpec,
+    operators: SignalOperators,
+    ecg_uv: Int16[Array, "batch 5000 12"],
+    extras: Mapping[str, Array],
+    extras_present: Mapping[str, Array],
+    keys: RowKeys | None,
+) -> EcgInput:
+    """`preprocess` with augmentation after the filters (which would undo it), in mV, before normalisation.
+
+    `keys` is one random key per record; None, or an inactive `augment_spec`, leaves the records as they are.
+    """
+    variant = _mains_variant(spec, extras, extras_present, ecg_uv.shape[0])
+    filtered = _filter(spec, operators, ecg_uv, variant)
+    signal_mv, valid = filtered.signal_mv, filtered.valid
+    if keys is not None and augment_spec.active:
+        signal_mv, valid = augment(augment_spec, signal_mv, valid, keys, rate_hz=spec.rate_hz, leads=spec.leads)
+    return _normalise_and_place(spec, signal_mv, valid)
+
+
+def _filter(
+    spec: SignalSpec, operators: SignalOperators, ecg_uv: Int16[Array, "batch time 12"], variant: Int[Array, "batch"]
+) -> _Filtered:
+    if spec.missing_leads == "derive":
+        ecg_uv = derive_limb_leads(ecg_uv)
+    ecg_uv = ecg_uv[:, :, np.array([LEADS_12.index(lead) for lead in spec.leads])]
+    valid = ecg_uv != MISSING_UV
+    signal_mv = fill_gaps(ecg_uv, spec.gap_fill) * jnp.float32(1e-3)
+    resampled = spec.signal_samples
+    if operators.before_baseline is not None:
+        samples_out = signal_mv.shape[1] if spec.baseline else resampled
+        signal_mv = apply_operator(operators.before_baseline, signal_mv, variant, samples_out)
+    if spec.baseline is not None:
+        window = int(spec.baseline.window_s * STORED_RATE_HZ) | 1
+        signal_mv = signal_mv - running_median(signal_mv, window)
+    if operators.after_baseline is not None:
+        signal_mv = apply_operator(operators.after_baseline, signal_mv, variant, resampled)
+    return _Filtered(signal_mv, resampled_validity(valid, spec.rate_hz, resampled))
+
+
+def _mains_variant(
+    spec: SignalSpec, extras: Mapping[str, Array], extras_present: Mapping[str, Array], batch: int
+) -> Int[Array, "batch"]:
+    """Which of `MAINS_HZ` each record's notch removes; only 50 and 60 Hz (± 1 Hz) count as known."""
+    if spec.notch is None:
+        return jnp.zeros(batch, jnp.int32)
+    default = MAINS_HZ.index(spec.notch.unknown_mains_hz)
+    if "mains_hz" not in extras:
+        return jnp.full(batch, default, jnp.int32)
+    mains_hz = extras["mains_hz"]
+    known = extras_present["mains_hz"]
+    is_50, is_60 = (known & (jnp.abs(mains_hz - hz) <= 1) for hz in (50, 60))
+    return jnp.select([is_50, is_60], [MAINS_HZ.index(50), MAINS_HZ.index(60)], default).astype(jnp.int32)
+
+
+def _normalise_and_place(
+    spec: SignalSpec, signal_mv: Float[Array, "batch time lead"], valid: Bool[Array, "batch time lead"]
+) -> EcgInput:
+    signal = signal_mv * (1000.0 if spec.unit == "uV" else 1.0)
+    flat = FLAT_MV * (1000.0 if spec.unit == "uV" else 1.0)
+    if spec.normalisation == "minmax_record":
+        signal = _minmax(signal, valid, spec.epsilon, flat)
+    elif spec.normalisation != "none":
+        axes = (1,) if spec.normalisation == "zscore_lead" else (1, 2)
+        signal = _zscore(signal, valid, axes, spec.epsilon, flat)
+    signal = jnp.where(valid, signal, 0.0)
+    return EcgInput(
+        signal=_place(signal, spec),
+        lead_present=valid.any(axis=1),
+        sample_valid=_place(valid.any(axis=2), spec),
+    )
+
+
+def _minmax(signal: Array, valid: Array, epsilon: float, flat: float) -> Array:
+    """(x - min) / (max - min + ε) over the valid samples of all leads (MERL); flat records give 0."""
+    low = jnp.min(signal, axis=(1, 2), keepdims=True, where=valid, initial=jnp.inf)
+    high = jnp.max(signal, axis=(1, 2), keepdims=True, where=valid, initial=-jnp.inf)
+    spread = high - low
+    varies = spread > flat
+    return jnp.where(varies, (signal - low) / jnp.where(varies, spread + epsilon, 1.0), 0.0)
+
+
+def _zscore(signal: Array, valid: Array, axes: tuple[int, ...], epsilon: float, flat: float) -> Array:
+    """(x - mean) / (SD + ε) over the valid samples (population SD, as numpy's); flat leads or records give 0."""
+    count = jnp.maximum(valid.sum(axis=axes, keepdims=True), 1)
+    mean = jnp.where(valid, signal, 0.0).sum(axis=axes, keepdims=True) / count
+    centred = jnp.where(valid, signal - mean, 0.0)
+    sd = jnp.sqrt(jnp.square(centred).sum(axis=axes, keepdims=True) / count)
+    varies = sd > flat
+    return jnp.where(varies, centred / jnp.where(varies, sd + epsilon, 1.0), 0.0)
+
+
+def _place(values: Array, spec: SignalSpec) -> Array:
+    """Pad with zeros (False) or crop along axis 1 to `spec.samples`; an odd rest goes to the right."""
+    extra = spec.samples - values.shape[1]
+    before = abs(extra) // 2 if spec.placement == "centre" else 0
+    if extra < 0:
+        return values[:, before : before + spec.samples]
+    widths = [(0, 0), (before, extra - before)] + [(0, 0)] * (values.ndim - 2)
+    return jnp.pad(values, widths)
