@@ -1,0 +1,1 @@
+"""The synthetic cohort: a world whose truth is known, on which claims can be checked end to end."""
