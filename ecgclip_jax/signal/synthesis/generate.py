@@ -1,0 +1,145 @@
+"""The synthetic world's front door: patients of a hospital in, stored ECGs with everything known about them out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int16, Int64
+
+from ecgclip_jax.signal.synthesis.acquisition import draw_defects, record
+from ecgclip_jax.signal.synthesis.findings import FINDINGS, SEVERITIES, TARGET_TABLE, TARGETS
+from ecgclip_jax.signal.synthesis.patients import (
+    ECG_STREAM,
+    STRANGER_STREAM,
+    Patient,
+    draw_findings,
+    draw_patient,
+    keyed_generator,
+)
+from ecgclip_jax.signal.synthesis.recording import MEASUREMENTS, Recording, make_recording
+from ecgclip_jax.signal.synthesis.world import Device, Hospital, WorldSpec
+
+
+@dataclass(frozen=True)
+class SyntheticBatch:
+    """ECGs of consecutive patients of one hospital, N recordings in order of (patient, recording)."""
+
+    hospital: str
+    record_id: tuple[str, ...]
+    ecg_uv: Int16[np.ndarray, "n 5000 12"]
+    """Stored microvolts, -32768 where the device stored nothing."""
+    patient_id: Int64[np.ndarray, " n"]
+    age_years: Float32[np.ndarray, " n"]
+    sex: tuple[str, ...]
+    findings: Bool[np.ndarray, "n findings"]
+    """Truth, columns in the order of `FINDINGS`."""
+    measurements: dict[str, Float32[np.ndarray, " n"]]
+    """`MEASUREMENTS` of the tracing; NaN where there is nothing to measure."""
+    reported_findings: Bool[np.ndarray, "n findings"]
+    """What the reader of the report had before him: the truth, except in the null world of strangers' reports."""
+    reported_measurements: dict[str, Float32[np.ndarray, " n"]]
+    report_seed: Int64[np.ndarray, " n"]
+    """Seed of the report's wording, a function of (seed, hospital, patient, recording)."""
+    device: tuple[str, ...]
+    mains_hz: Float32[np.ndarray, " n"]
+    resolution_uv: Float32[np.ndarray, " n"]
+    low_pass_hz: Float32[np.ndarray, " n"]
+    lead_present: Bool[np.ndarray, "n 12"]
+    targets: dict[str, Bool[np.ndarray, " n"]]
+    """Echo, rare-disease and risk labels by `TARGETS`; they never stand in a report."""
+    latent: dict[str, Float32[np.ndarray, " n"]]
+    """Hidden severities by name, and `oracle_<target>`: the best score that knowing all of them allows."""
+
+    def __len__(self) -> int:
+        return len(self.record_id)
+
+
+@dataclass(frozen=True)
+class _Row:
+    patient: Patient
+    index: int
+    recording: Recording
+    ecg_uv: Int16[np.ndarray, "5000 12"]
+    reported: Recording
+    report_seed: int
+    device: Device
+
+
+def synthesize_ecgs(world: WorldSpec, hospital: Hospital, patient_ids: Iterable[int], seed: int = 0) -> SyntheticBatch:
+    """All recordings of the given patients of `hospital`.
+
+    A patient's recordings depend on (world, seed, hospital, patient id) alone: any chunking and any number of
+    processes give the same bytes. Memory grows with the number of patients asked for, 120 kB an ECG.
+    """
+    rows = [row for patient_id in patient_ids for row in _rows(world, hospital, patient_id, seed)]
+    if not rows:
+        raise ValueError("patient_ids: expected at least one patient, found none")
+    return _collect(hospital, rows)
+
+
+def _rows(world: WorldSpec, hospital: Hospital, patient_id: int, seed: int) -> Iterator[_Row]:
+    patient = draw_patient(world, hospital, patient_id, seed)
+    for index in range(patient.ecg_count):
+        rng = keyed_generator(seed, hospital, patient_id, ECG_STREAM + index)
+        recording = make_recording(world, patient, draw_findings(patient, hospital, rng), rng)
+        device = _device(world, hospital, patient, rng)
+        defects = draw_defects(hospital, "arm_lead_reversal" in recording.findings, rng)
+        ecg_uv = record(recording.electrodes_mv, hospital, device, defects, patient.constitution.breaths_hz, rng)
+        reported = _stranger(world, hospital, patient_id, index, seed) if world.reports_of_other_patients else recording
+        yield _Row(patient, index, recording, ecg_uv, reported, int(rng.integers(2**62)), device)
+
+
+def _stranger(world: WorldSpec, hospital: Hospital, patient_id: int, index: int, seed: int) -> Recording:
+    """Another patient's recording, unrendered, as good as one drawn by shuffling and still chunk-independent."""
+    rng = keyed_generator(seed, hospital, patient_id, STRANGER_STREAM + index)
+    patient = draw_patient(world, hospital, int(rng.integers(2**40, 2**41)), seed)
+    return make_recording(world, patient, draw_findings(patient, hospital, rng), rng, render=False)
+
+
+def _device(world: WorldSpec, hospital: Hospital, patient: Patient, rng: np.random.Generator) -> Device:
+    """Any device, or, in the null world of tied devices, mostly the one that goes with the target."""
+    chance, which = rng.random(), int(rng.integers(len(hospital.devices)))
+    if world.device_linked_target is None or chance > abs(hospital.device_link):
+        return hospital.devices[which]
+    positive = bool(patient.targets[TARGETS.index(world.device_linked_target)])
+    return hospital.devices[0 if positive == (hospital.device_link > 0) else -1]
+
+
+def _flags(recordings: list[Recording]) -> Bool[np.ndarray, "n findings"]:
+    return np.array([[key in r.findings for key in FINDINGS] for r in recordings])
+
+
+def _measured(recordings: list[Recording]) -> dict[str, np.ndarray]:
+    return {name: np.array([r.measurements[name] for r in recordings], np.float32) for name in MEASUREMENTS}
+
+
+def _collect(hospital: Hospital, rows: list[_Row]) -> SyntheticBatch:
+    ecg_uv = np.stack([r.ecg_uv for r in rows])
+    severity = np.array([r.patient.severity for r in rows], np.float32)
+    oracle = np.array([r.patient.oracle for r in rows], np.float32)
+    targets = np.array([r.patient.targets for r in rows])
+    latent = {name: severity[:, i] for i, name in enumerate(SEVERITIES)}
+    latent |= {f"oracle_{t.key}": oracle[:, i] for i, t in enumerate(TARGET_TABLE)}
+    truth, reported = [r.recording for r in rows], [r.reported for r in rows]
+    return SyntheticBatch(
+        hospital=hospital.name,
+        record_id=tuple(f"{hospital.name}-{r.patient.patient_id:07d}-{r.index}" for r in rows),
+        ecg_uv=ecg_uv,
+        patient_id=np.array([r.patient.patient_id for r in rows], np.int64),
+        age_years=np.array([r.patient.age_years for r in rows], np.float32),
+        sex=tuple(r.patient.sex for r in rows),
+        findings=_flags(truth),
+        measurements=_measured(truth),
+        reported_findings=_flags(reported),
+        reported_measurements=_measured(reported),
+        report_seed=np.array([r.report_seed for r in rows], np.int64),
+        device=tuple(r.device.name for r in rows),
+        mains_hz=np.full(len(rows), hospital.mains_hz, np.float32),
+        resolution_uv=np.array([r.device.resolution_uv for r in rows], np.float32),
+        low_pass_hz=np.array([r.device.low_pass_hz for r in rows], np.float32),
+        lead_present=ecg_uv[:, 0, :] != -32768,
+        targets={t.key: targets[:, i] for i, t in enumerate(TARGET_TABLE)},
+        latent=latent,
+    )
