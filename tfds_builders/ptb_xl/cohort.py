@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from rich.console import Console
+
 from ecgclip_jax.signal.record import ECGReadError, ECGRecord, ReasonCode
 from tfds_builders.common.audit import BuildReason
 from tfds_builders.common.cohort import BuildError, CohortFacts
+from tfds_builders.common.download import Publisher
 from tfds_builders.common.schema import Sex
 from tfds_builders.common.table_cohort import Described, Row, RowError, RowKey, TableCohort, plausible_age
 
@@ -137,3 +140,17 @@ def _scp_codes(cell: str) -> tuple[tuple[str, float], ...]:
             f"scp_codes: expected a dict of code to likelihood such as {{'NORM': 100.0}}, found {cell[:60]!r}",
         )
     return tuple((code, float(value)) for code, value in codes.items())
+
+
+def download(folder: Path, rate_hz: RateHz, console: Console | None = None, url: str = SOURCE_URL) -> Path:
+    """Fetches the table and the records of one rate into `folder`; what is there already is not fetched again.
+
+    Raises:
+      BuildError: without a network, or if a file's SHA-256 stays wrong.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    publisher = Publisher(url)
+    sums = publisher.sums(folder)
+    wanted = (PtbXl.table_name, "scp_statements.csv", "LICENSE.txt", f"records{rate_hz}/")
+    publisher.fetch([name for name in sums if name.startswith(wanted)], sums, folder, console)
+    return folder
