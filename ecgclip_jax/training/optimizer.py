@@ -94,4 +94,3 @@ def _adamw(spec: OptimizerSpec, total_steps: int, weight_decay: float) -> optax.
 
 def _all(tree: Any, value: bool) -> Any:
     return jax.tree.map(lambda _: value, tree)
-

@@ -66,7 +66,7 @@ def build_parts(experiment: Experiment, vocab_size: int) -> TrainingParts:
 
 def abstract_state(parts: TrainingParts, mesh: Mesh) -> TrainState:
     """Shapes, dtypes and shardings of the state: what a checkpoint is restored into."""
-    shapes = jax.eval_shape(lambda: _init_state(parts))
+    shapes = jax.eval_shape(lambda key: _init_state(parts, key), _init_key(parts.experiment))
     placed: TrainState = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,
@@ -78,7 +78,9 @@ def abstract_state(parts: TrainingParts, mesh: Mesh) -> TrainState:
 def init_state(parts: TrainingParts, mesh: Mesh) -> TrainState:
     """The state before the first step, each array born where it lies; weights from files replace random ones."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(parts, mesh))
-    state: TrainState = jax.jit(lambda: _init_state(parts), out_shardings=shardings)()
+    # The key is an argument: with a constant one the compiler would fold, and so slowly compute, every draw itself.
+    init = jax.jit(lambda key: _init_state(parts, key), out_shardings=shardings)
+    state: TrainState = init(_init_key(parts.experiment))
     loaded = parts.towers.pretrained()
     placed = {name: jax.device_put(part, shardings.params[name]) for name, part in loaded.items()}
     return TrainState(state.step, state.params | placed, state.batch_stats, state.opt_state)
@@ -89,8 +91,11 @@ def step_key(experiment: Experiment, step: Int[Array, ""]) -> jax.Array:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(experiment.seed), _STEP_STREAM), step)
 
 
-def _init_state(parts: TrainingParts) -> TrainState:
-    key = jax.random.fold_in(jax.random.key(parts.experiment.seed), _INIT_STREAM)
+def _init_key(experiment: Experiment) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(experiment.seed), _INIT_STREAM)
+
+
+def _init_state(parts: TrainingParts, key: jax.Array) -> TrainState:
     params, stats = _init_model(parts.towers, parts.heads, parts.objective, key)
     return TrainState(jnp.zeros((), jnp.int32), params, stats, parts.optimizer.init(params))
 

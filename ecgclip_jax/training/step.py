@@ -7,19 +7,19 @@ and the row's place in the global batch, so neither the mesh nor a resume change
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from ecgclip_jax.contracts import Batch, EcgInput, RowKeys
+from ecgclip_jax.contracts import Batch, RowKeys
 from ecgclip_jax.objectives.reference import Metrics, Scalar
 from ecgclip_jax.parallel.host import batch_sharding, replicated
 from ecgclip_jax.parallel.mesh import MESH_AXES
-from ecgclip_jax.signal.augment import augment
-from ecgclip_jax.signal.preprocessing import preprocess
-from ecgclip_jax.spec.experiment import Experiment
+from ecgclip_jax.signal.operators import SignalOperators, build_operators
+from ecgclip_jax.signal.preprocessing import prepare_input
 from ecgclip_jax.training.optimizer import frozen_mask, learning_rate
 from ecgclip_jax.training.state import TrainingParts, TrainState, Tree, abstract_state, step_key
 
@@ -36,17 +36,19 @@ class TrainStep:
     def __init__(self, parts: TrainingParts, mesh: Mesh) -> None:
         self._mesh = mesh
         state = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(parts, mesh))
+        # The filters' matrices are an argument: as constants they would be copied into the program.
+        self._operators = jax.device_put(build_operators(parts.experiment.signal), replicated(mesh))
         self.jitted = jax.jit(
-            lambda state, batch: _train_step(parts, state, batch),
-            donate_argnums=0,
-            in_shardings=(state, batch_sharding(mesh)),
+            partial(_train_step, parts),
+            donate_argnums=1,
+            in_shardings=(replicated(mesh), state, batch_sharding(mesh)),
             out_shardings=(state, replicated(mesh)),
         )
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """One update on a global batch (`parallel.host.to_global`); nothing moves between host and device."""
         with jax.set_mesh(self._mesh), jax.transfer_guard("disallow"):
-            updated: tuple[TrainState, Metrics] = self.jitted(state, batch)
+            updated: tuple[TrainState, Metrics] = self.jitted(self._operators, state, batch)
         return updated
 
 
@@ -56,16 +58,11 @@ def row_keys(key: jax.Array, rows: int) -> RowKeys:
     return keys
 
 
-def model_input(experiment: Experiment, batch: Batch, keys: RowKeys) -> EcgInput:
-    """Stored microvolts to what the ECG tower takes, augmented as the experiment says."""
-    ecg = preprocess(experiment.signal, batch.ecg_uv, batch.extras, batch.extras_present)
-    if not experiment.augment.active:
-        return ecg
-    return augment(experiment.augment, ecg, keys, experiment.signal.rate_hz)
-
-
-def _train_step(parts: TrainingParts, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
-    (_, (stats, metrics)), gradients = jax.value_and_grad(_loss(parts, state, batch), has_aux=True)(state.params)
+def _train_step(
+    parts: TrainingParts, operators: SignalOperators, state: TrainState, batch: Batch
+) -> tuple[TrainState, Metrics]:
+    loss = _loss(parts, operators, state, batch)
+    (_, (stats, metrics)), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
     updates, opt_state = parts.optimizer.update(gradients, state.opt_state, state.params)
     params: Tree = optax.apply_updates(state.params, updates)
     params = params | {"objective": parts.objective.constrain(params["objective"])}
@@ -79,13 +76,22 @@ def _train_step(parts: TrainingParts, state: TrainState, batch: Batch) -> tuple[
 
 
 def _loss(
-    parts: TrainingParts, state: TrainState, batch: Batch
+    parts: TrainingParts, operators: SignalOperators, state: TrainState, batch: Batch
 ) -> Callable[[Tree], tuple[Scalar, tuple[Tree, Metrics]]]:
     """The loss as a function of all parameters; frozen ones stop the gradient, so their backward pass vanishes."""
-    keys = row_keys(step_key(parts.experiment, state.step), batch.ecg_uv.shape[0])
+    experiment = parts.experiment
+    keys = row_keys(step_key(experiment, state.step), batch.ecg_uv.shape[0])
     model_keys, augment_keys = (_stream(keys, s) for s in (_MODEL_STREAM, _AUGMENT_STREAM))
-    ecg = model_input(parts.experiment, batch, augment_keys)
-    frozen = frozen_mask(parts.experiment.optimizer, state.params)
+    ecg = prepare_input(
+        experiment.signal,
+        experiment.augment,
+        operators,
+        batch.ecg_uv,
+        batch.extras,
+        batch.extras_present,
+        augment_keys,
+    )
+    frozen = frozen_mask(experiment.optimizer, state.params)
 
     def loss(params: Tree) -> tuple[Scalar, tuple[Tree, Metrics]]:
         params = jax.tree.map(lambda p, f: jax.lax.stop_gradient(p) if f else p, params, frozen)
