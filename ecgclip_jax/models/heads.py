@@ -46,7 +46,7 @@ class Head:
         ValueError: kind `none` between different widths.
     """
 
-    def __init__(self, spec: HeadSpec, width_in: int, width_out: int, *, bias: bool = True) -> None:
+    def __init__(self, spec: HeadSpec, width_in: int, width_out: int, bias: bool = True) -> None:
         self.width_in, self.width_out = width_in, width_out
         self._module = PureModule(lambda rngs: Projection(spec, width_in, width_out, bias=bias, rngs=rngs))
 

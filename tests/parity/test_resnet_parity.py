@@ -1,0 +1,280 @@
+"""Our ECG tower against PyTorch models written here from the published description, with the same weights.
+
+Description: MERL (arXiv 2403.06659) and its released code; ECGCLIP's released encoder is the same with 8 leads.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ecgclip_jax.contracts import EcgInput, EcgOutput
+from ecgclip_jax.models.build import Towers, build_towers
+from ecgclip_jax.models.heads import Head
+from ecgclip_jax.spec.encoders import HeadSpec, ResNet1DSpec
+from ecgclip_jax.spec.experiment import DataSpec, Experiment, Source
+from ecgclip_jax.spec.signal import SignalSpec, ecgclip, merl
+
+torch = pytest.importorskip("torch")
+nn = torch.nn
+
+pytestmark = pytest.mark.parity
+
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
+OUTPUT_TOLERANCE = 1e-4
+
+
+class Block(nn.Module):
+    """Two 3-tap convolutions, or 1-3-1 taps with four times the width; ReLU after adding the shortcut."""
+
+    def __init__(self, width_in: int, width: int, stride: int, bottleneck: bool) -> None:
+        super().__init__()
+        sizes = [(3, width, stride), (3, width, 1)]
+        if bottleneck:
+            sizes = [(1, width, 1), (3, width, stride), (1, 4 * width, 1)]
+        width_out = width_in
+        self.count = len(sizes)
+        for i, (taps, channels, step) in enumerate(sizes, start=1):
+            conv = nn.Conv1d(width_out, channels, taps, stride=step, padding=taps // 2, bias=False)
+            self.add_module(f"conv{i}", conv)
+            self.add_module(f"norm{i}", nn.BatchNorm1d(channels))
+            width_out = channels
+        self.changes_shape = stride != 1 or width_in != width_out
+        if self.changes_shape:
+            self.shortcut_conv = nn.Conv1d(width_in, width_out, 1, stride=stride, bias=False)
+            self.shortcut_norm = nn.BatchNorm1d(width_out)
+
+    def forward(self, x: Any) -> Any:
+        y = x
+        for i in range(1, self.count + 1):
+            y = self.get_submodule(f"norm{i}")(self.get_submodule(f"conv{i}")(y))
+            y = torch.relu(y) if i < self.count else y
+        return torch.relu(y + (self.shortcut_norm(self.shortcut_conv(x)) if self.changes_shape else x))
+
+
+class TorchPool(nn.Module):
+    """Learned token as the only query over itself and the steps; its position is added twice; a last linear layer."""
+
+    def __init__(self, steps: int, width: int, heads: int) -> None:
+        super().__init__()
+        self.query_token = nn.Parameter(torch.randn(width))
+        self.positions = nn.Parameter(torch.randn(steps + 1, width) / width)
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.projection = nn.Linear(width, width)
+
+    def forward(self, x: Any) -> Any:
+        token = (self.query_token + self.positions[0]).expand(len(x), 1, -1)
+        x = torch.cat([token, x], dim=1) + self.positions
+        return self.projection(self.attention(x[:, :1], x, x, need_weights=False)[0][:, 0])
+
+
+class TorchTower(nn.Module):
+    """Stem k7 s2 p3 without max-pool, stages of strides 1/2/2/2, 1x1 convolution, attention pooling."""
+
+    def __init__(self, depth: int, leads: int, samples: int) -> None:
+        super().__init__()
+        bottleneck = depth >= 50
+        self.stem = nn.Conv1d(leads, 64, 7, stride=2, padding=3, bias=False)
+        self.stem_norm = nn.BatchNorm1d(64)
+        width_in = 64
+        for stage, (blocks, stride) in enumerate(zip(BLOCKS[depth], (1, 2, 2, 2), strict=True), start=1):
+            layers = nn.Module()
+            width = 32 * 2**stage
+            for number in range(blocks):
+                layers.add_module(f"block{number}", Block(width_in, width, stride if number == 0 else 1, bottleneck))
+                width_in = width * (4 if bottleneck else 1)
+            self.add_module(f"stage{stage}", layers)
+        self.downconv = nn.Conv1d(width_in, 256, 1)
+        self.attention_pool = TorchPool(-(-samples // 16), 256, 4)
+
+    def forward(self, x: Any) -> dict[str, Any]:
+        x = torch.relu(self.stem_norm(self.stem(x)))
+        for stage in range(1, 5):
+            for block in self.get_submodule(f"stage{stage}").children():
+                x = block(x)
+        narrow = self.downconv(x)
+        pooled = self.attention_pool(narrow.transpose(1, 2))
+        return {
+            "pooled": pooled,
+            "features": x.mean(dim=2),
+            "pooled_mean": narrow.mean(dim=2),
+            "tokens": x.transpose(1, 2),
+        }
+
+
+def torch_state(params: dict[str, Any], stats: dict[str, Any]) -> dict[str, Any]:
+    """Our trees under PyTorch's names and layouts (also of gradients, which have the parameters' shapes)."""
+    names = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
+    state = {}
+    for path, leaf in [*jax.tree.leaves_with_path(params), *jax.tree.leaves_with_path(stats)]:
+        *modules, leaf_name = [entry.key for entry in path]
+        value = np.asarray(leaf)
+        if modules == ["downconv"] and leaf_name == "kernel":
+            value = value[None]
+        if leaf_name == "kernel":
+            value = value.transpose()
+        state[".".join([*modules, names.get(leaf_name, leaf_name)])] = torch.tensor(value)
+    attention = "attention_pool.attention"
+    packed = [[state.pop(f"{attention}.{p}.{kind}") for p in ("query", "key", "value")] for kind in ("weight", "bias")]
+    state[f"{attention}.in_proj_weight"], state[f"{attention}.in_proj_bias"] = (torch.cat(part) for part in packed)
+    for kind in ("weight", "bias"):
+        state[f"{attention}.out_proj.{kind}"] = state.pop(f"{attention}.out.{kind}")
+    return state
+
+
+def towers_of(depth: int, signal: SignalSpec, norm_groups: int = 1) -> Towers:
+    experiment = Experiment(
+        name="parity",
+        summary="parity",
+        data=DataSpec(sources=(Source(cohort="none"),), batch_global=4),
+        signal=signal,
+        ecg_encoder=ResNet1DSpec(depth=depth, norm_groups=norm_groups),
+    )
+    return build_towers(experiment, vocab_size=64)
+
+
+def random_weights(towers: Towers) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Initial weights with noise on everything that starts at 0 or 1, so that nothing can be confused."""
+    params, stats = jax.jit(towers.init)(jax.random.key(3))
+    rng = np.random.default_rng(5)
+    noisy = lambda leaf: leaf + rng.uniform(0.0, 0.2, leaf.shape).astype(np.float32) * (leaf.ndim == 1)  # noqa: E731
+    return jax.tree.map(noisy, params["ecg"]), jax.tree.map(noisy, stats["ecg"])
+
+
+def ecg_batch(signal: SignalSpec, batch: int = 4) -> EcgInput:
+    """Smooth signals in [0, 1] whose level and size differ between records, as after min-max."""
+    rng = np.random.default_rng(7)
+    walk = rng.normal(size=(batch, signal.samples, len(signal.leads))).cumsum(axis=1)
+    walk = (walk - walk.min(axis=(1, 2), keepdims=True)) / np.ptp(walk, axis=(1, 2), keepdims=True)
+    x = jnp.asarray(walk, jnp.float32)
+    return EcgInput(x, jnp.ones((batch, len(signal.leads)), bool), jnp.ones((batch, signal.samples), bool))
+
+
+def torch_twin(depth: int, signal: SignalSpec, params: dict[str, Any], stats: dict[str, Any]) -> Any:
+    model = TorchTower(depth, len(signal.leads), signal.samples)
+    missing, unexpected = model.load_state_dict(torch_state(params, stats), strict=False)
+    assert not unexpected
+    assert all(name.endswith("num_batches_tracked") for name in missing)
+    return model
+
+
+def torch_input(ecg: EcgInput) -> Any:
+    return torch.tensor(np.asarray(ecg.signal)).transpose(1, 2).contiguous()
+
+
+def assert_same_outputs(ours: EcgOutput, theirs: dict[str, Any]) -> None:
+    for name, value in theirs.items():
+        expected = value.detach().numpy()
+        difference = np.abs(np.asarray(getattr(ours, name)) - expected).max()
+        # The outputs are of size 1; the map's values reach 15, where PyTorch is 2e-4 from its own float64 result.
+        size = max(1.0, np.abs(expected).max()) if name == "tokens" else 1.0
+        assert difference <= OUTPUT_TOLERANCE * size, f"{name}: {difference:.2e}"
+
+
+def assert_same_statistics(ours: dict[str, Any], states: list[dict[str, Any]], params: dict[str, Any]) -> None:
+    for name, value in torch_state(params, ours).items():
+        if "running" in name:
+            theirs = sum(state[name] for state in states) / len(states)
+            np.testing.assert_allclose(value.numpy(), theirs.numpy(), rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("depth", "signal"),
+    [(18, merl()), (34, ecgclip(samples=1024)), (50, ecgclip(samples=1001))],
+    ids=["r18_12_leads", "r34_8_leads", "r50_odd_length"],
+)
+def test_outputs_and_running_statistics_equal_pytorch(depth: int, signal: SignalSpec) -> None:
+    towers = towers_of(depth, signal)
+    params, stats = random_weights(towers)
+    model, ecg = torch_twin(depth, signal, params, stats), ecg_batch(signal)
+    apply = jax.jit(towers.ecg, static_argnames="train")
+
+    evaluated, unchanged = apply(params, stats, ecg, train=False)
+    assert_same_outputs(evaluated, model.eval()(torch_input(ecg)))
+    assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), unchanged, stats)))
+
+    trained, moved = apply(params, stats, ecg, train=True)
+    assert_same_outputs(trained, model.train()(torch_input(ecg)))
+    assert_same_statistics(moved, [model.state_dict()], params)
+
+
+def test_two_norm_groups_equal_pytorch_on_two_half_batches() -> None:
+    signal = merl(samples=1000)
+    towers = towers_of(18, signal, norm_groups=2)
+    params, stats = random_weights(towers)
+    ecg = ecg_batch(signal)
+    first = torch_twin(18, signal, params, stats).train()
+    second = copy.deepcopy(first)
+    halves = [model(x) for model, x in zip((first, second), torch_input(ecg).split(2), strict=True)]
+
+    ours, moved = jax.jit(towers.ecg, static_argnames="train")(params, stats, ecg, train=True)
+    assert_same_outputs(ours, {name: torch.cat([half[name] for half in halves]) for name in halves[0]})
+    # PyTorch moves each replica's statistics; the mean of the two moves is our single move.
+    assert_same_statistics(moved, [first.state_dict(), second.state_dict()], params)
+
+
+def away_from_the_kink(params: dict[str, Any]) -> dict[str, Any]:
+    """Norms whose biases put every input of a ReLU eight standard deviations from zero, half of the units on.
+
+    Near zero a rounding error switches units, and a single one moves gradients by 1e-3 (PyTorch's own float32 ones
+    too, against its float64); here the comparison is about the formulas.
+    """
+
+    def place(path: Any, leaf: jax.Array) -> jax.Array:
+        *modules, leaf_name = [entry.key for entry in path]
+        norm = modules[-1]
+        if "norm" not in norm:
+            return leaf
+        if leaf_name == "scale":
+            return leaf * 0.5
+        joins_shortcut = norm in ("norm2", "shortcut_norm")
+        return jnp.where(joins_shortcut | (jnp.arange(leaf.size) % 2 == 0), 4.8, -4.8)
+
+    return jax.tree.map_with_path(place, params)
+
+
+def test_gradients_equal_pytorch() -> None:
+    signal = merl(samples=1000)
+    towers = towers_of(18, signal)
+    params, stats = random_weights(towers)
+    params = away_from_the_kink(params)
+    ecg, model = ecg_batch(signal), torch_twin(18, signal, params, stats).train()
+    weights = np.random.default_rng(11).normal(size=(4, 256)).astype(np.float32)
+
+    def objective(params: dict[str, Any]) -> jax.Array:
+        output, _ = towers.ecg(params, stats, ecg, train=True)
+        return (output.pooled * weights).sum() + (output.pooled_mean * weights).sum()
+
+    ours = torch_state(jax.jit(jax.grad(objective))(params), {})
+    output = model(torch_input(ecg))
+    ((output["pooled"] + output["pooled_mean"]) * torch.tensor(weights)).sum().backward()
+    theirs = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert ours.keys() == theirs.keys()
+    for name, gradient in theirs.items():
+        a, b = ours[name].numpy(), gradient.numpy()
+        if name.endswith("in_proj_bias"):
+            # The softmax removes the key's bias: its gradient is zero here and rounding noise in PyTorch.
+            a, b = np.delete(a, np.s_[256:512]), np.delete(b, np.s_[256:512])
+        assert np.linalg.norm(a - b) <= 1e-3 * np.linalg.norm(b), name
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_heads_equal_pytorch(bias: bool) -> None:
+    x = np.random.default_rng(0).normal(size=(5, 48)).astype(np.float32)
+    mlp, linear = Head(HeadSpec(kind="mlp", hidden=32), 48, 16, bias), Head(HeadSpec(kind="linear"), 48, 16, bias)
+    theirs = {"mlp": nn.Sequential(nn.Linear(48, 32, bias), nn.GELU(), nn.Linear(32, 16, bias)),
+              "linear": nn.Linear(48, 16, bias)}  # fmt: skip
+    layers = {"mlp": {"linear1": theirs["mlp"][0], "linear2": theirs["mlp"][2]}, "linear": {"linear": theirs["linear"]}}
+    for head, name in ((mlp, "mlp"), (linear, "linear")):
+        params = head.init(jax.random.key(1))
+        for part, layer in layers[name].items():
+            layer.weight.data = torch.tensor(np.asarray(params[part]["kernel"]).T.copy())
+            if bias:
+                layer.bias.data = torch.tensor(np.asarray(params[part]["bias"]))
+        expected = theirs[name](torch.tensor(x)).detach().numpy()
+        np.testing.assert_allclose(head.apply(params, jnp.asarray(x)), expected, atol=1e-5)
