@@ -47,7 +47,7 @@ class Overlap:
     record: Bool[np.ndarray, " rows"]
     patient: Bool[np.ndarray, " rows"]
     ids_checked: bool
-    """False where the run's ids are pseudonyms and their key is not in this data directory: only waveforms count then."""
+    """False where the run's ids are pseudonyms whose key is not in this data directory: only waveforms count."""
 
 
 def write_exposure(index: RunIndex, folder: str | Path) -> None:

@@ -1,0 +1,151 @@
+"""The loader: waveforms read ahead by grain, in this process or in workers; the order depends on the step alone.
+
+grain's `MapDataset` runs over steps, not over records: an element is this process's part of one global batch, read
+with one call per cohort. The position is the step, so nothing of an iterator needs saving, and the number of
+processes and workers may change at any resume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+
+import absl.flags
+import grain
+import numpy as np
+from jaxtyping import Bool, Float32, Int16, Int32
+from transformers import PreTrainedTokenizerBase
+
+from ecgclip_jax.contracts import Batch
+from ecgclip_jax.data.batch import BatchBuilder, RecordReader, padded_parts, split_extras, tokenize_texts
+from ecgclip_jax.data.index import RunIndex
+from ecgclip_jax.data.order import GlobalOrder
+from ecgclip_jax.data.sources import CohortSplit, WaveformReader
+
+_READ_THREADS = 2
+_LAST_STEP = 2**31 - 1
+
+
+class TrainPipeline:
+    """Global batches of a run, as the rows that one of `process_count` processes holds of them.
+
+    Process p of n takes rows [p·B/n, (p+1)·B/n) of each global batch of B. `tokenizer` None gives batches with rows of
+    the table of texts instead of tokens. With `workers` > 0 waveforms are read in that many spawned processes (a
+    script then needs `if __name__ == "__main__"`), else in threads of this one.
+
+    Raises:
+        ValueError: a batch larger than an epoch, or one that does not divide by the processes.
+    """
+
+    def __init__(
+        self,
+        index: RunIndex,
+        tokenizer: PreTrainedTokenizerBase | None,
+        *,
+        max_tokens: int,
+        batch_global: int,
+        process_index: int = 0,
+        process_count: int = 1,
+        workers: int = 0,
+        prefetch_batches: int = 4,
+    ) -> None:
+        if batch_global % process_count:
+            raise ValueError(f"data.batch_global {batch_global} must divide by the {process_count} processes")
+        weights = tuple(source.weight for source in index.data.sources)
+        self.order = GlobalOrder(index.seed, index.sizes, weights, batch_global)
+        tokens = None if tokenizer is None else tokenize_texts(tokenizer, index.texts, max_tokens)
+        self._builder = BatchBuilder(index, tokens)
+        local = batch_global // process_count
+        self._local = slice(process_index * local, (process_index + 1) * local)
+        self._reader = RecordReader.of(index)
+        self._workers, self._prefetch = workers, prefetch_batches
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch; what is left of the epoch's order is not trained on in it."""
+        return self.order.steps_per_epoch
+
+    def batch_rows(self, step: int) -> Int32[np.ndarray, " batch_global"]:
+        """Index rows of all records of a global batch: which ECGs a step was made of."""
+        return self.order.rows(step)
+
+    def batches(self, start_step: int = 0) -> Generator[Batch, None, None]:
+        """This process's rows of global batches `start_step`, `start_step` + 1, … without end; numpy leaves.
+
+        Closing the generator (or dropping it) ends reading ahead and the workers.
+        """
+        read = _ReadStep(self.order, self._local, self._reader)
+        stream = _read_ahead(read, start_step, _LAST_STEP, self._workers, self._prefetch)
+        try:
+            for step, ecg_uv in enumerate(stream, start_step):
+                yield self._builder.build(self.order.rows(step)[self._local], ecg_uv)
+        finally:
+            stream.close()
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationBatch:
+    """ECGs of a split for evaluation, filled up to one size; only rows where `valid` count."""
+
+    ecg_uv: Int16[np.ndarray, "batch time lead"]
+    rows: Int32[np.ndarray, " batch"]
+    valid: Bool[np.ndarray, " batch"]
+    extras: dict[str, Float32[np.ndarray, " batch"]]
+    extras_present: dict[str, Bool[np.ndarray, " batch"]]
+
+
+def evaluation_batches(
+    split: CohortSplit, rows: Sequence[int] | Int32[np.ndarray, " rows"], batch: int, prefetch_batches: int = 2
+) -> Generator[EvaluationBatch, None, None]:
+    """Some rows of a split, each exactly once and in their order, in batches of one size."""
+    parts = list(padded_parts(np.asarray(rows, np.int32), batch))
+    extras = split_extras(split.table)
+    stream = _read_ahead(_ReadPart(split.waveforms, parts), 0, len(parts), 0, prefetch_batches)
+    try:
+        for (part, valid), ecg_uv in zip(parts, stream, strict=True):
+            known = extras.take(part)
+            yield EvaluationBatch(ecg_uv, part, valid, known.values, known.present)
+    finally:
+        stream.close()
+
+
+@dataclass(frozen=True, eq=False)
+class _ReadStep:
+    """Waveforms of this process's rows of a step; sent to the workers."""
+
+    order: GlobalOrder
+    local: slice
+    reader: RecordReader
+
+    def __call__(self, step: int) -> Int16[np.ndarray, "batch time lead"]:
+        return self.reader.read(self.order.rows(step)[self.local])
+
+
+@dataclass(frozen=True, eq=False)
+class _ReadPart:
+    """Waveforms of a part of an evaluation set."""
+
+    reader: WaveformReader
+    parts: list[tuple[Int32[np.ndarray, " batch"], Bool[np.ndarray, " batch"]]]
+
+    def __call__(self, number: int) -> Int16[np.ndarray, "batch time lead"]:
+        return self.reader.read(self.parts[number][0].tolist())
+
+
+def _read_ahead(
+    read: Callable[[int], np.ndarray], start: int, stop: int, workers: int, prefetch: int
+) -> Generator[np.ndarray, None, None]:
+    """`read(start)`, `read(start + 1)`, … in order, up to `prefetch` of them ahead of the consumer."""
+    options = grain.ReadOptions(num_threads=min(_READ_THREADS, prefetch), prefetch_buffer_size=prefetch)
+    elements = grain.MapDataset.range(start, stop).map(read).to_iter_dataset(options)
+    if workers:
+        if not absl.flags.FLAGS.is_parsed():
+            # grain's workers read absl flags, which only an absl program parses.
+            absl.flags.FLAGS.mark_as_parsed()
+        ahead = -(-prefetch // workers)
+        elements = elements.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=ahead))
+    iterator = iter(elements)
+    try:
+        yield from iterator
+    finally:
+        iterator.close()
