@@ -34,12 +34,12 @@ LEAD_BASIS: Final[Float64[np.ndarray, "12 8"]] = np.block(
 )
 """Rows: `LEADS_12`; columns: `LEADS_8`."""
 
-# What stands around a lead's name in files: "ECG lead II", "Lead_aVR", "MDC_ECG_LEAD_V1" (ISO/IEEE 11073), "EKG-I".
-_AROUND_A_NAME: Final = re.compile(r"^(?:MDC|ECG|EKG|LEAD)+(?=[IVA])")
-_ALIASES: Final[dict[str, LeadName]] = (
-    {lead.upper(): lead for lead in LEADS_12}
-    | {"D1": "I", "D2": "II", "D3": "III", "DI": "I", "DII": "II", "DIII": "III"}  # French and Spanish usage
-    | {f"C{n}": CHEST_LEADS[n - 1] for n in range(1, 7)}  # IEC 60601-2-25
+# A name and what stands before it in files: "ECG lead II", "MDC_ECG_LEAD_V1" (ISO/IEEE 11073), French "DII",
+# IEC 60601-2-25's "C1" for V1.
+_LEAD_NAME: Final = re.compile(
+    r"\s*(?:(?:mdc|ecg|ekg|lead)[\s_.:-]*)*"
+    r"(?:d?(?P<limb>i{1,3})|d(?P<number>[123])|av(?P<augmented>[rlf])|[vc][ _-]?(?P<chest>[1-6]))\s*",
+    re.IGNORECASE | re.ASCII,
 )
 
 
@@ -49,10 +49,14 @@ def canonical_lead(name: str) -> LeadName | None:
 
     Modified, inverted and unaugmented leads (`MLII`, `-aVR`, `V4R`, Wilson's `VR`, Frank's `vx`) are other leads: None.
     """
-    if name.lstrip().startswith("-"):
+    match = _LEAD_NAME.fullmatch(name)
+    if match is None:
         return None
-    squeezed = re.sub(r"[\s_\-.:]+", "", name).upper()
-    return _ALIASES.get(squeezed) or _ALIASES.get(_AROUND_A_NAME.sub("", squeezed))
+    if match["chest"]:
+        return CHEST_LEADS[int(match["chest"]) - 1]
+    if match["augmented"]:
+        return LIMB_LEADS[3 + "RLF".index(match["augmented"].upper())]
+    return LIMB_LEADS[(int(match["number"]) if match["number"] else len(match["limb"])) - 1]
 
 
 @lru_cache(maxsize=1024)

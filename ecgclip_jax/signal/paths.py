@@ -13,9 +13,8 @@ MAX_SIGNAL_BYTES: Final = 4 * 2**30
 MAX_HEADER_BYTES: Final = 2**20
 """PTB's long clinical headers have 3 kB."""
 
-_OPEN_FLAGS: Final = (
-    os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
-)
+_OPEN_FLAGS: Final = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+"""Not blocking: opening a named pipe would wait for a writer for ever."""
 
 
 def _outside(path: str, root: str, real: str) -> ECGReadError:
@@ -24,7 +23,7 @@ def _outside(path: str, root: str, real: str) -> ECGReadError:
         path,
         expected=f"a file inside {root}",
         found=f"one that leads to {real}",
-        remedy="Pass root= the folder that holds the whole source if this is meant; otherwise do not trust this source.",
+        remedy="Pass root= the folder that holds the whole source if this is meant; if not, do not trust it.",
     )
 
 
@@ -101,12 +100,16 @@ def read_regular_file(path: str, *, max_bytes: int, expected_bytes: int | None =
         ECGReadError: `missing_file`, `empty`, `truncated`, `header_lies`, `unreadable`.
     """
     try:
-        with open(os.open(path, _OPEN_FLAGS), "rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
+        descriptor = os.open(path, _OPEN_FLAGS)
+        try:
+            status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise unreadable(path, "not a regular file")
             _check_size(path, status.st_size, max_bytes, expected_bytes)
-            return file.readall()
+            with open(descriptor, "rb", buffering=0, closefd=False) as file:
+                return file.readall()
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         raise missing(path) from None
     except (OSError, ValueError) as error:

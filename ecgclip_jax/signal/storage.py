@@ -172,7 +172,8 @@ def resample_to_stored_rate(
     has_gaps = bool(missing.any())
     filled = _bridge_gaps(signal_uv, missing) if has_gaps else signal_uv
     # Odd extension: without it the ends ring, since a zero-padded filter sees each lead's offset as a step.
-    resampled = np.asarray(resample_poly(filled, up, down, axis=0, padtype="antireflect"), np.float32)
+    extended = resample_poly(filled, up, down, axis=0, padtype="antireflect")  # type: ignore[call-overload]
+    resampled = np.asarray(extended, np.float32)
     if has_gaps:
         before = np.arange(resampled.shape[0]) * down // up
         exact = np.arange(resampled.shape[0]) * down % up == 0

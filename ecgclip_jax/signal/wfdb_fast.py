@@ -1,4 +1,4 @@
-"""A direct reader for WFDB format 16 and for the PhysioNet Challenge's `16+24` `.mat`, the formats of large ECG cohorts.
+"""A direct reader for WFDB format 16 and the PhysioNet Challenge's `16+24` `.mat`, the formats of large ECG cohorts.
 
 It does what `wfdb.rdrecord` does for them, plus the checks an unknown file needs (sizes against the header's
 promise, checksums, no way out of the source's folder), in a few percent of its time. Other formats go through the
@@ -39,10 +39,8 @@ def read_header(folder: str, name: str, root: str) -> Header:
 
 def reads_directly(header: Header) -> bool:
     """Whether every signal is format 16, one sample per frame and unskewed."""
-    return all(
-        line.format.number == 16 and line.format.samples_per_frame == 1 and line.format.skew == 0
-        for line in header.signals
-    )
+    formats = {line.format for line in header.signals}
+    return all(form.number == 16 and form.samples_per_frame == 1 and form.skew == 0 for form in formats)
 
 
 def read_signals(header: Header, folder: str, root: str, record_id: str) -> ECGRecord:
@@ -144,7 +142,7 @@ def _format_name(line: SignalLine) -> str:
 def _read_samples(path: str, lines: list[SignalLine], n_samples: int | None) -> Int16[np.ndarray, "time lead"]:
     """Converter units as stored, one column per signal of this file."""
     offset, n_leads = lines[0].format.byte_offset, len(lines)
-    if any(line.format != lines[0].format for line in lines):
+    if len({line.format for line in lines}) > 1:
         raise ECGReadError.because(
             ReasonCode.header_malformed,
             path,
@@ -178,7 +176,7 @@ def _check_mat_header(path: str, content: bytes, n_leads: int, n_samples: int | 
             path,
             expected=f"a MATLAB level 4 matrix val, int16, {n_leads} × {n_samples or 'any'}",
             found=f"the header words {found}",
-            remedy="Header and .mat belong to different records, or the .mat was saved by another program: export it anew.",
+            remedy="Header and .mat belong to different records, or another program saved the .mat: export it anew.",
         )
 
 

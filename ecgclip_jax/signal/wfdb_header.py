@@ -12,7 +12,7 @@ import math
 import re
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from ecgclip_jax.signal.record import ECGReadError, ReasonCode, Sex
 
@@ -22,6 +22,8 @@ DEFAULT_RATE_HZ: Final = 250.0
 """Where a header gives no sampling frequency (header.html)."""
 _SANE_RESOLUTION_UV: Final = (1e-6, 1e5)
 """Microvolts per unit: outside lies no converter ever built (24-bit front ends reach 0.02 µV, MIMIC has 5 µV)."""
+
+_LARGEST_BASELINE: Final = 2**31
 
 _MICROVOLTS: Final = {
     "nv": 1e-3,
@@ -43,8 +45,7 @@ _FACT: Final = re.compile(r"^<?\s*(age|sex)\s*>?\s*[:=]\s*(.*?)\s*$", re.IGNOREC
 _MITDB_FACTS: Final = re.compile(r"^(\d{1,3})\s+([MF])\b")
 
 
-@dataclass(frozen=True, slots=True)
-class SampleFormat:
+class SampleFormat(NamedTuple):
     """Second field of a signal line, as `16x1:0+24`."""
 
     number: int
@@ -53,8 +54,7 @@ class SampleFormat:
     byte_offset: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Gain:
+class Gain(NamedTuple):
     """Third field of a signal line, as `1000.0(0)/mV`; `microvolts` is None where the unit is not a voltage."""
 
     units_per_physical: float
@@ -64,10 +64,11 @@ class Gain:
     resolution_uv: float
     """Microvolts per converter unit; NaN where the unit is not a voltage."""
     assumed: bool
+    problem: str = ""
+    """Why no converter can have this gain; empty if one can."""
 
 
-@dataclass(frozen=True, slots=True)
-class SignalLine:
+class SignalLine(NamedTuple):  # a named tuple: a frozen dataclass takes four times as long to make
     """One signal of a record. `checksum` is None where the header gives none."""
 
     file_name: str
@@ -126,53 +127,61 @@ def _parse_gain(token: str) -> Gain | None:
     number, baseline, unit = match.groups()
     gain, unit = float(number) or DEFAULT_GAIN, unit or "mV"
     microvolts = _MICROVOLTS.get(unit.lower())
+    resolution_uv = math.nan if microvolts is None else microvolts / gain
+    low, high = _SANE_RESOLUTION_UV
+    problem = ""
+    if gain < 0 or not math.isfinite(gain):
+        problem = "a positive gain"
+    elif microvolts is not None and not low <= resolution_uv <= high:
+        problem = f"a gain that makes {low:g} to {high:g} µV per unit"
     return Gain(
         units_per_physical=gain,
         baseline=None if baseline is None else int(baseline),
         unit=unit,
         microvolts=microvolts,
-        resolution_uv=math.nan if microvolts is None else microvolts / gain,
+        resolution_uv=resolution_uv,
         assumed=float(number) == 0,
+        problem=problem,
     )
 
 
 _NO_GAIN: Final = Gain(DEFAULT_GAIN, None, "mV", 1e3, 1e3 / DEFAULT_GAIN, assumed=True)
 
 
-def _check_gain(where: str, gain: Gain, token: str) -> None:
-    if gain.units_per_physical < 0 or not math.isfinite(gain.units_per_physical):
-        raise _lies(where, "a positive gain", token)
-    low, high = _SANE_RESOLUTION_UV
-    if gain.microvolts is not None and not low <= gain.resolution_uv <= high:
-        raise _lies(where, f"between {low:g} and {high:g} µV per unit", f"{token} ({gain.resolution_uv:g} µV per unit)")
-
-
-def _parse_signal(where: str, line: str) -> SignalLine:
+def _parse_signal(where: object, number: int, line: str) -> SignalLine:
     fields = line.split(None, 8)
     sample_format = _parse_format(fields[1]) if len(fields) > 1 else None
     if sample_format is None:
-        raise _malformed(where, "a signal line 'FILE FORMAT GAIN … NAME'", repr(line[:80]))
+        raise _malformed(f"{where}, signal {number}", "a signal line 'FILE FORMAT GAIN … NAME'", repr(line[:80]))
     gain, next_field = _NO_GAIN, 2
     if len(fields) > 2 and (parsed := _parse_gain(fields[2])) is not None:
-        _check_gain(where, parsed, fields[2])
         gain, next_field = parsed, 3
     elif len(fields) > 3:
-        raise _malformed(where, "a gain such as 1000(0)/mV", repr(fields[2]))
-    # Up to five integers follow (resolution, zero, initial value, checksum, block size); the rest is the name.
-    integers: list[int] = []
-    while next_field < min(len(fields), 8) and _INTEGER.fullmatch(fields[next_field]) and len(fields[next_field]) < 20:
-        integers.append(int(fields[next_field]))
-        next_field += 1
-    name = " ".join(fields[next_field:]).strip()
+        raise _malformed(f"{where}, signal {number}", "a gain such as 1000(0)/mV", repr(fields[2][:80]))
+    if gain.problem:
+        raise _lies(f"{where}, signal {number}", gain.problem, fields[2])
+    integers = _leading_integers(fields[next_field:8])
     adc_zero = integers[1] if len(integers) > 1 else 0
+    baseline = adc_zero if gain.baseline is None else gain.baseline
+    if not -_LARGEST_BASELINE <= baseline <= _LARGEST_BASELINE:
+        raise _lies(f"{where}, signal {number}", "a baseline of at most 32 bits", str(baseline)[:40])
     return SignalLine(
         file_name=fields[0],
         format=sample_format,
         gain=gain,
-        baseline=adc_zero if gain.baseline is None else gain.baseline,
+        baseline=baseline,
         checksum=integers[3] if len(integers) > 3 else None,
-        name=name,
+        name=" ".join(fields[next_field + len(integers) :]),
     )
+
+
+def _leading_integers(fields: list[str]) -> list[int]:
+    """Resolution, zero, initial value, checksum and block size, as many as there are; what follows is the name."""
+    try:
+        return list(map(int, fields))
+    except ValueError:
+        count = next(n for n, field in enumerate(fields) if len(field) > 20 or not _INTEGER.fullmatch(field))
+        return list(map(int, fields[:count]))
 
 
 def _whole_number(token: str) -> int | None:
@@ -255,7 +264,7 @@ def parse_header(text: str, where: object = "header") -> Header:
             found="a header without signals",
             remedy="Such records hold annotations only: leave them out.",
         )
-    signals = tuple([_parse_signal(f"{where}, signal {n + 1}", line) for n, line in enumerate(lines[1:])])
+    signals = tuple([_parse_signal(where, number, line) for number, line in enumerate(lines[1:], 1)])
     return Header(rate_hz, n_samples, signals, tuple(comments), notes)
 
 

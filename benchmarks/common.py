@@ -1,0 +1,254 @@
+"""What every benchmark shares: arms measured in turns, a guard against a busy machine, one table, one JSON form.
+
+A benchmark module has `run(quick) -> Report`, and its `main` is `common.main(run, __doc__)`. Peers are arms of the same
+run: A B B A … on the same machine in the same minute. A sample during which other processes used more than
+`OTHERS_LIMIT` of the machine is discarded, measured again, and counted. Where no clean sample could be had the figures
+are of disturbed ones and say so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+OTHERS_LIMIT: Final = 0.08
+"""Share of the machine that other processes may use during a sample."""
+ATTEMPTS: Final = 3
+"""How often a disturbed sample is measured before its last form is kept as disturbed."""
+_REPORTED_PACKAGES: Final = ("numpy", "scipy", "wfdb", "jax", "flax", "optax", "grain", "scikit-learn", "torch")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One thing to time: `run()` handles `items` pieces of work (ECGs, steps …) and waits until they are done."""
+
+    name: str
+    run: Callable[[], object]
+    items: int = 1
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Samples of one arm, in seconds per item."""
+
+    name: str
+    seconds_per_item: tuple[float, ...]
+    clean: bool
+    """False where no undisturbed sample could be had."""
+    n_discarded: int
+
+    @property
+    def median_s(self) -> float:
+        """Median seconds per item."""
+        return statistics.median(self.seconds_per_item)
+
+    @property
+    def spread(self) -> float:
+        """Interquartile range as a share of the median; NaN for fewer than four samples."""
+        if len(self.seconds_per_item) < 4:
+            return math.nan
+        low, _, high = statistics.quantiles(self.seconds_per_item, n=4)
+        return (high - low) / self.median_s
+
+
+@dataclass(frozen=True)
+class Report:
+    """Outcome of one benchmark: ours is the first arm, the others are its peers."""
+
+    name: str
+    item: str
+    """What is counted, as `ECG`."""
+    timings: tuple[Timing, ...]
+    notes: tuple[str, ...] = ()
+    facts: dict[str, object] = field(default_factory=dict)
+    """Figures that are no times (differences from the peer, counts, sizes)."""
+
+    def ratios(self) -> dict[str, float]:
+        """How many times faster the first arm is than each of the others (medians)."""
+        ours, *peers = self.timings
+        return {peer.name: peer.median_s / ours.median_s for peer in peers}
+
+
+def measure(
+    arms: Sequence[Arm], *, quick: bool, rounds: int | None = None, sample_s: float | None = None
+) -> tuple[Timing, ...]:
+    """Times arms in turns, in alternating order, and discards samples taken while the machine was busy.
+
+    Args:
+        arms: each is run once untimed first (compilation, caches).
+        quick: 3 rounds of samples of at least 0.25 s; otherwise 9 of 1 s.
+        rounds: overrides the number of rounds.
+        sample_s: overrides the least duration of a sample; `run` is repeated until it is reached.
+    """
+    rounds = rounds or (3 if quick else 9)
+    sample_s = sample_s if sample_s is not None else (0.25 if quick else 1.0)
+    repeats = {arm.name: _calibrate(arm, sample_s) for arm in arms}
+    clean: dict[str, list[float]] = {arm.name: [] for arm in arms}
+    disturbed: dict[str, list[float]] = {arm.name: [] for arm in arms}
+    for turn in range(rounds):
+        for arm in arms if turn % 2 == 0 else reversed(arms):
+            for _ in range(ATTEMPTS):
+                seconds, others = _sample(arm.run, repeats[arm.name])
+                kept = clean if others <= OTHERS_LIMIT else disturbed
+                kept[arm.name].append(seconds / (repeats[arm.name] * arm.items))
+                if others <= OTHERS_LIMIT:
+                    break
+    return tuple(
+        Timing(
+            name=arm.name,
+            seconds_per_item=tuple(clean[arm.name] or disturbed[arm.name]),
+            clean=bool(clean[arm.name]),
+            n_discarded=len(disturbed[arm.name]) if clean[arm.name] else 0,
+        )
+        for arm in arms
+    )
+
+
+def _calibrate(arm: Arm, sample_s: float) -> int:
+    """Repeats that make a sample long enough, after one untimed call."""
+    arm.run()
+    started = time.perf_counter()
+    arm.run()
+    return max(1, math.ceil(sample_s / max(time.perf_counter() - started, 1e-9)))
+
+
+def _sample(run: Callable[[], object], repeats: int) -> tuple[float, float]:
+    """Wall seconds, and the share of the machine that other processes used meanwhile."""
+    machine, own, started = _machine_busy_s(), _own_cpu_s(), time.perf_counter()
+    for _ in range(repeats):
+        run()
+    wall_s = time.perf_counter() - started
+    own_s, machine_after = _own_cpu_s() - own, _machine_busy_s()
+    if machine is None or machine_after is None:
+        return wall_s, 0.0
+    return wall_s, max(machine_after - machine - own_s, 0.0) / (wall_s * (os.cpu_count() or 1))
+
+
+def _own_cpu_s() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def _machine_busy_s() -> float | None:
+    """Seconds all cores were busy since boot; None where the system does not tell (then nothing is discarded)."""
+    try:
+        fields = [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
+    except (OSError, ValueError):
+        return None
+    idle, waiting = fields[3], fields[4]
+    return (sum(fields) - idle - waiting) / os.sysconf("SC_CLK_TCK")
+
+
+def environment() -> dict[str, object]:
+    """Machine, versions and commit a figure belongs to."""
+    packages = {}
+    for name in _REPORTED_PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "packages": packages,
+        "commit": _commit(),
+        "guard": "discards by /proc/stat" if _machine_busy_s() is not None else "none: the system does not tell",
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor()
+
+
+def _commit() -> str:
+    here = Path(__file__).resolve().parent
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True, timeout=20, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return found.stdout.strip()
+
+
+def table(reports: Sequence[Report]) -> Table:
+    """One table of all reports: seconds and rate per item, and how often slower than the first arm."""
+    grid = Table(title="Benchmarks (medians)", title_justify="left")
+    for column in ("what", "arm"):
+        grid.add_column(column)
+    for column in ("ms per item", "items/s", "spread", "times the first", "kept", "discarded"):
+        grid.add_column(column, justify="right")
+    for report in reports:
+        ratios = report.ratios()
+        for timing in report.timings:
+            grid.add_row(
+                f"{report.name} ({report.item})" if timing is report.timings[0] else "",
+                timing.name,
+                f"{timing.median_s * 1e3:.4g}{'' if timing.clean else ' disturbed'}",
+                f"{1 / timing.median_s:,.4g}",
+                "" if math.isnan(timing.spread) else f"{timing.spread:.0%}",
+                f"{ratios[timing.name]:.3g}" if timing.name in ratios else "",
+                str(len(timing.seconds_per_item)),
+                str(timing.n_discarded),
+            )
+        grid.add_section()
+    return grid
+
+
+def show(reports: Sequence[Report]) -> None:
+    """Prints the table, then every report's notes and facts."""
+    console = Console(width=None if Console().is_terminal else 140)
+    console.print(table(reports))
+    for report in reports:
+        for note in report.notes:
+            console.print(f"{report.name}: {note}", highlight=False)
+        for name, value in report.facts.items():
+            console.print(f"{report.name}: {name} = {value}", highlight=False)
+
+
+def write_json(path: Path, reports: Sequence[Report]) -> None:
+    """Everything the table shows and every sample, with the environment it was measured in."""
+    content = {
+        "environment": environment(),
+        "reports": [
+            asdict(report)
+            | {"median_s": {t.name: t.median_s for t in report.timings}, "times_the_first": report.ratios()}
+            for report in reports
+        ],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def main(run: Callable[[bool], Report], description: str | None, argv: Sequence[str] | None = None) -> None:
+    """Command line of one benchmark: `--quick`, `--json FILE`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a few short rounds: seconds instead of minutes")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write samples, facts and environment")
+    arguments = parser.parse_args(argv)
+    report = run(arguments.quick)
+    show([report])
+    if arguments.json:
+        write_json(arguments.json, [report])
