@@ -77,7 +77,7 @@ def frontal_axis_deg(qrs: Components, frank_to_leads: Float[np.ndarray, "12 3"] 
 
 
 def rotate(components: Components, *, frontal_deg: float = 0.0, horizontal_deg: float = 0.0) -> Components:
-    """Turns the directions: `frontal_deg` clockwise as seen from the front (towards the feet), then about the long axis."""
+    """Turns the directions: from the left towards the feet by `frontal_deg`, then from the left to the back."""
     turned = components.copy()
     x, y, z = components[:, XYZ].T
     c, s = math.cos(math.radians(frontal_deg)), math.sin(math.radians(frontal_deg))
@@ -97,7 +97,7 @@ def beat_leads_mv(
 
 
 def render_events(
-    dipole_mv: Float32[np.ndarray, "time 3"],
+    dipole_mv: Float32[np.ndarray, "3 time"],
     onset_s: Float[np.ndarray, " event"],
     components: Float[np.ndarray, "event component 7"],
     qt_ms: Float[np.ndarray, " event"],
@@ -115,11 +115,11 @@ def render_events(
     first = np.floor((onset_s * 1000 - before_ms) * STORED_RATE_HZ / 1000).astype(int)
     t_ms = (first[:, None] + np.arange(length)) * (1000 / STORED_RATE_HZ) - onset_s[:, None] * 1000
     gauss = _gaussians(t_ms, components, qt_ms)
-    waves = np.matmul(gauss.transpose(0, 2, 1), components[..., XYZ].astype(np.float32))
+    waves = np.matmul(components[..., XYZ].astype(np.float32).transpose(0, 2, 1), gauss)
     for start, event in zip(first.tolist(), waves, strict=True):
         lo, hi = max(start, 0), min(start + length, STORED_SAMPLES)
         if lo < hi:
-            dipole_mv[lo:hi] += event[lo - start : hi - start]
+            dipole_mv[:, lo:hi] += event[:, lo - start : hi - start]
 
 
 def _gaussians(
@@ -130,4 +130,4 @@ def _gaussians(
     centre = (components[..., CENTRE_MS] + components[..., CENTRE_QT] * qt_ms[:, None]).astype(np.float32)
     width = (components[..., WIDTH_MS] + components[..., WIDTH_QT] * qt_ms[:, None]).astype(np.float32)
     scaled = (t_ms.astype(np.float32)[:, None, :] - centre[..., None]) / width[..., None]
-    return np.exp(-0.5 * scaled * scaled)
+    return np.asarray(np.exp(-0.5 * scaled * scaled), np.float32)

@@ -15,7 +15,6 @@ from jaxtyping import Float
 from ecgclip_jax.signal.synthesis import qrs as shapes
 from ecgclip_jax.signal.synthesis import repolarisation as repol
 from ecgclip_jax.signal.synthesis.dipole import (
-    CENTRE_MS,
     WIDTH_MS,
     XYZ,
     Components,
@@ -57,6 +56,7 @@ class BeatShapes:
 
 def draw_shapes(
     findings: frozenset[str],
+    kinds: frozenset[QrsKind],
     dominant: QrsKind,
     person: Constitution,
     electrodes: Float[np.ndarray, "9 3"],
@@ -71,7 +71,7 @@ def draw_shapes(
         )
     }
     dominant_qrs, dominant_ms = conducted, qrs_ms
-    for kind in (QrsKind.PREMATURE, QrsKind.PACED, QrsKind.ESCAPE, QrsKind.TACHYCARDIA):
+    for kind in sorted(kinds - {QrsKind.CONDUCTED}):
         qrs, width_ms = _broad_qrs(kind, person, rng)
         tables[kind] = np.concatenate([qrs, repol.secondary(qrs, width_ms, person.qrs_size * 1.1)])
         if kind is QrsKind.PACED:
@@ -222,10 +222,3 @@ def mirrored(components: Components) -> Components:
     other = components.copy()
     other[:, XYZ] *= np.array([-1.0, 1.0, 1.0])
     return other
-
-
-def shifted(components: Components, milliseconds: float) -> Components:
-    """The same waves later."""
-    moved = components.copy()
-    moved[:, CENTRE_MS] += milliseconds
-    return moved

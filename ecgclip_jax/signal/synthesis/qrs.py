@@ -73,7 +73,7 @@ def left_posterior_fascicular_block() -> Components:
 
 
 def preexcitation(qrs_ms: float, pathway: int) -> Components:
-    """A slurred delta wave from the pathway's insertion before the normal spread: 0 left lateral, 1 right, 2 posteroseptal."""
+    """A slurred delta wave before the normal spread; the pathway inserts 0 left lateral, 1 right, 2 posteroseptal."""
     delta = ((-0.22, 0.25, -0.42), (0.40, -0.08, 0.15), (0.32, -0.42, -0.22))[pathway]
     bias = ((-0.35, 0.10, -0.75), (0.20, -0.35, 0.30), (0.15, -0.80, -0.30))[pathway]
     normal = normal_qrs(86.0)
@@ -100,7 +100,8 @@ def right_ventricular_hypertrophy(qrs_ms: float) -> Components:
 def ectopic_qrs(qrs_ms: float, direction: np.ndarray) -> Components:
     """Spread through muscle from one place: broad, slurred, all in about one direction."""
     d = qrs_ms
-    side = np.cross(direction, (0.2, 0.3, 0.9))
+    x, y, z = direction
+    side = np.array([0.9 * y - 0.3 * z, 0.2 * z - 0.9 * x, 0.3 * x - 0.2 * y])  # perpendicular: bends the loop open
     return np.stack(
         [
             wave(0.55 * direction + 0.25 * side, 0.26 * d, 0.105 * d),

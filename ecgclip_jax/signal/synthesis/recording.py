@@ -37,7 +37,7 @@ class Recording:
 
     findings: frozenset[str]
     measurements: dict[str, float]
-    electrodes_mv: Float32[np.ndarray, "time 9"]
+    electrodes_mv: Float32[np.ndarray, "9 time"]
 
 
 def make_recording(
@@ -51,13 +51,15 @@ def make_recording(
     dominant = QrsKind(int(np.bincount(rhythm.qrs_kind, minlength=len(QrsKind)).argmax()))
     severity = dict(zip(SEVERITIES, patient.severity * world.severity_effect, strict=True))
     st_shift = 0.012 * max(0.0, severity["ischaemic_burden"])
-    shapes = draw_shapes(drawn, dominant, person, electrodes, st_shift, rng)
+    shapes = draw_shapes(
+        drawn, frozenset(map(QrsKind, rhythm.qrs_kind.tolist())), dominant, person, electrodes, st_shift, rng
+    )
     measurements = _measure(drawn, rhythm, shapes, patient, electrodes, rng)
     findings = _with_derived(drawn, measurements["axis_deg"])
     if not render:
-        return Recording(findings, measurements, np.zeros((0, 9), np.float32))
+        return Recording(findings, measurements, np.zeros((9, 0), np.float32))
     dipole_mv = _trajectory(drawn, rhythm, shapes, measurements["qtc_ms"], person.breaths_hz, rng)
-    return Recording(findings, measurements, dipole_mv @ electrodes.T.astype(np.float32))
+    return Recording(findings, measurements, electrodes.astype(np.float32) @ dipole_mv)
 
 
 def _measure(
@@ -109,7 +111,7 @@ def _trajectory(
     qtc_ms: float,
     breaths_hz: float,
     rng: np.random.Generator,
-) -> Float32[np.ndarray, "time 3"]:
+) -> Float32[np.ndarray, "3 time"]:
     """The dipole over ten seconds: atrial waves, P waves and QRS-T complexes, breathing with the chest."""
     dipole_mv = _atrial_wave(rhythm, rng)
     phase = rng.uniform(0, 2 * math.pi)
@@ -124,12 +126,12 @@ def _trajectory(
             qt = np.maximum(qt, 400.0)
         _render(dipole_mv, rhythm.qrs_onset_s[chosen], table, qt, breaths_hz, phase, rng)
     if "dextrocardia" in drawn:
-        dipole_mv[:, 0] *= -1
+        dipole_mv[0] *= -1
     return dipole_mv
 
 
 def _render(
-    dipole_mv: Float32[np.ndarray, "time 3"],
+    dipole_mv: Float32[np.ndarray, "3 time"],
     onset_s: Float[np.ndarray, " event"],
     table: Components,
     qt_ms: Float[np.ndarray, " event"],
@@ -153,20 +155,20 @@ def _qt_per_beat(rhythm: Rhythm, qtc_ms: float) -> Float[np.ndarray, " qrs"]:
     return np.asarray(qtc_ms * np.clip(0.5 * mean + 0.5 * before, 0.28, 1.7) ** (1 / 3))
 
 
-def _atrial_wave(rhythm: Rhythm, rng: np.random.Generator) -> Float32[np.ndarray, "time 3"]:
+def _atrial_wave(rhythm: Rhythm, rng: np.random.Generator) -> Float32[np.ndarray, "3 time"]:
     """Nothing, the chaos of fibrillation (largest in V1), or the sawtooth of flutter (negative in II, III, aVF)."""
     if rhythm.atrial_wave == "none":
-        return np.zeros((STORED_SAMPLES, 3), np.float32)
+        return np.zeros((3, STORED_SAMPLES), np.float32)
     if rhythm.atrial_wave == "flutter":
         cycle = 2 * np.pi * rhythm.atrial_hz * (_TIME_S - rhythm.qrs_onset_s[0])
         saw = sum(np.sin(k * cycle + 1.2) / k for k in (1, 2, 3, 4))
         direction = np.array([0.02, -0.13, -0.06]) * rng.uniform(0.8, 1.5)
-        return (saw[:, None] * direction).astype(np.float32)
-    waves = np.zeros((STORED_SAMPLES, 3), np.float32)
+        return np.outer(direction, saw).astype(np.float32)
+    waves = np.zeros((3, STORED_SAMPLES), np.float32)
     size = rng.uniform(0.025, 0.065)
     for share in (0.75, 1.0, 1.3):
         wobble = rng.uniform(0.6, 1.6) * np.sin(2 * np.pi * rng.uniform(0.2, 0.6) * _TIME_S + rng.uniform(0, 6.28))
         chaos = np.sin(2 * np.pi * rhythm.atrial_hz * share * _TIME_S + wobble * 2 + rng.uniform(0, 6.28))
         direction = size * (np.array([-0.2, 0.6, -1.0]) + rng.normal(0, 0.3, 3))
-        waves += (chaos[:, None] * direction).astype(np.float32)
+        waves += np.outer(direction, chaos).astype(np.float32)
     return waves

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Literal
 
@@ -80,13 +80,19 @@ def _rhythm(
     )
 
 
+def _without_p(
+    qrs_onset_s: Float[np.ndarray, " qrs"], wave: Literal["fibrillation", "flutter"], atrial_hz: float
+) -> Rhythm:
+    return replace(_rhythm(np.zeros(0), qrs_onset_s), atrial_wave=wave, atrial_hz=atrial_hz)
+
+
 def _train(rate_bpm: float, rng: np.random.Generator, jitter: float = 0.012) -> Float[np.ndarray, " beats"]:
     """Nearly regular onsets with a random phase."""
     rr_s = 60 / rate_bpm
     n = int((END_S - START_S) / (rr_s * (1 - 3 * jitter))) + 2
     steps = rr_s * (1 + jitter * np.clip(rng.standard_normal(n), -2.5, 2.5))
     onsets = START_S + rr_s * rng.random() + np.cumsum(steps) - steps[0]
-    return onsets[onsets < END_S]
+    return np.asarray(onsets[onsets < END_S])
 
 
 def _sinus_rate_bpm(findings: frozenset[str], person: Constitution, rng: np.random.Generator) -> float:
@@ -138,7 +144,7 @@ def _premature_beats(rr_s: float, rng: np.random.Generator) -> set[int]:
 
 
 def _with_premature_ventricular(rhythm: Rhythm, bigeminy: bool, rng: np.random.Generator) -> Rhythm:
-    """Replaces conducted beats by earlier ventricular ones; the P that comes after them finds the ventricle refractory."""
+    """Replaces conducted beats by earlier ventricular ones; the sinus P after them is not conducted."""
     onset, kind = rhythm.qrs_onset_s.copy(), rhythm.qrs_kind.copy()
     inside = np.flatnonzero((onset > 0.9) & (onset < 9.6))
     if bigeminy:
@@ -149,7 +155,7 @@ def _with_premature_ventricular(rhythm: Rhythm, bigeminy: bool, rng: np.random.G
     kind[chosen] = int(QrsKind.PREMATURE)
     interval = onset[chosen] - onset[chosen - 1]
     onset[chosen] = onset[chosen - 1] + np.maximum(interval * coupling, 0.34) * (1 + rng.normal(0, 0.02, len(chosen)))
-    return Rhythm(rhythm.p_onset_s, rhythm.p_kind, onset, kind, rhythm.pr_ms, rhythm.atrial_wave, rhythm.atrial_hz)
+    return replace(rhythm, qrs_onset_s=onset, qrs_kind=kind)
 
 
 def _fibrillation(findings: frozenset[str], person: Constitution, rng: np.random.Generator) -> Rhythm:
@@ -181,8 +187,7 @@ def _flutter(findings: frozenset[str], person: Constitution, rng: np.random.Gene
         conducted = np.cumsum(2 * rng.integers(1, 3, len(cycles)))
         conducted = conducted[conducted < len(cycles)]
     onsets = cycles[conducted] + rng.normal(0, 0.004, len(conducted))
-    empty = np.zeros(0)
-    return Rhythm(empty, empty.astype(int), onsets, np.zeros(len(onsets), int), math.nan, "flutter", atrial_hz)
+    return _without_p(onsets, "flutter", atrial_hz)
 
 
 def _supraventricular_tachycardia(findings: frozenset[str], person: Constitution, rng: np.random.Generator) -> Rhythm:
