@@ -4,7 +4,7 @@ Its numbers are always labelled synthetic. The way in is `synthesize_ecgs`; see 
 """
 
 from ecgclip_jax.signal.synthesis.findings import FINDINGS, SEVERITIES, TARGET_TABLE, TARGETS
-from ecgclip_jax.signal.synthesis.generate import SyntheticBatch, synthesize_ecgs
+from ecgclip_jax.signal.synthesis.generate import SyntheticBatch, one_ecg_per_finding, synthesize_ecgs
 from ecgclip_jax.signal.synthesis.recording import MEASUREMENTS
 from ecgclip_jax.signal.synthesis.world import (
     DEFAULT_WORLD,
@@ -31,6 +31,7 @@ __all__ = [
     "Hospital",
     "SyntheticBatch",
     "WorldSpec",
+    "one_ecg_per_finding",
     "synthesize_ecgs",
     "world_fingerprint",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int16, Int64
@@ -13,6 +13,7 @@ from ecgclip_jax.signal.synthesis.findings import FINDINGS, SEVERITIES, TARGET_T
 from ecgclip_jax.signal.synthesis.patients import (
     ECG_STREAM,
     STRANGER_STREAM,
+    TYPICAL_CONSTITUTION,
     Patient,
     draw_findings,
     draw_patient,
@@ -79,16 +80,60 @@ def synthesize_ecgs(world: WorldSpec, hospital: Hospital, patient_ids: Iterable[
     return _collect(hospital, rows)
 
 
+def one_ecg_per_finding(seed: int = 0) -> SyntheticBatch:
+    """The clearest ECG of every finding: that finding alone, in a typical adult, on a quiet device.
+
+    Row i shows `FINDINGS[i]`, beside what follows from it (an axis, sinus rhythm).
+    """
+    world, quiet = WorldSpec(name="contact sheet", severity_effect=0.0), _QUIET_HOSPITAL
+    rows = []
+    for number, finding in enumerate(FINDINGS):
+        patient = replace(draw_patient(world, quiet, number, seed), constitution=TYPICAL_CONSTITUTION)
+        rng = keyed_generator(seed, quiet, number, ECG_STREAM)
+        drawn = frozenset({finding} - {"normal_ecg", "sinus_rhythm"})
+        rows.append(_row(world, quiet, patient, 0, drawn, rng))
+    return _collect(quiet, rows)
+
+
+_QUIET_HOSPITAL = Hospital(
+    name="quiet room",
+    devices=(Device(name="quiet device", noise_uv=3.0, low_pass_hz=150, resolution_uv=1.0),),
+    mains_hz=50,
+    mains_uv=1.0,
+    wander_uv=8.0,
+    motion_probability=0.0,
+    flat_lead_probability=0.0,
+    missing_lead_probability=0.0,
+    healthy_share=0.0,
+    age_mean_years=60.0,
+    report_style="clinical",
+    training=False,
+)
+
+
 def _rows(world: WorldSpec, hospital: Hospital, patient_id: int, seed: int) -> Iterator[_Row]:
     patient = draw_patient(world, hospital, patient_id, seed)
     for index in range(patient.ecg_count):
         rng = keyed_generator(seed, hospital, patient_id, ECG_STREAM + index)
-        recording = make_recording(world, patient, draw_findings(patient, hospital, rng), rng)
-        device = _device(world, hospital, patient, rng)
-        defects = draw_defects(hospital, "arm_lead_reversal" in recording.findings, rng)
-        ecg_uv = record(recording.electrodes_mv, hospital, device, defects, patient.constitution.breaths_hz, rng)
-        reported = _stranger(world, hospital, patient_id, index, seed) if world.reports_of_other_patients else recording
-        yield _Row(patient, index, recording, ecg_uv, reported, int(rng.integers(2**62)), device)
+        row = _row(world, hospital, patient, index, draw_findings(patient, hospital, rng), rng)
+        if world.reports_of_other_patients:
+            row = replace(row, reported=_stranger(world, hospital, patient_id, index, seed))
+        yield row
+
+
+def _row(
+    world: WorldSpec,
+    hospital: Hospital,
+    patient: Patient,
+    index: int,
+    drawn: frozenset[str],
+    rng: np.random.Generator,
+) -> _Row:
+    recording = make_recording(world, patient, drawn, rng)
+    device = _device(world, hospital, patient, rng)
+    defects = draw_defects(hospital, "arm_lead_reversal" in recording.findings, rng)
+    ecg_uv = record(recording.electrodes_mv, hospital, device, defects, patient.constitution.breaths_hz, rng)
+    return _Row(patient, index, recording, ecg_uv, recording, int(rng.integers(2**62)), device)
 
 
 def _stranger(world: WorldSpec, hospital: Hospital, patient_id: int, index: int, seed: int) -> Recording:

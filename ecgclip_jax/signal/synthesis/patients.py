@@ -65,6 +65,22 @@ class Constitution:
     breaths_hz: float
 
 
+TYPICAL_CONSTITUTION = Constitution(
+    qrs_size=1.0,
+    t_size=1.0,
+    axis_deg=50.0,
+    horizontal_deg=0.0,
+    precordial_gain=np.ones(6),
+    p_size=1.1,
+    pr_ms=158.0,
+    qrs_ms=90.0,
+    qtc_ms=408.0,
+    heart_rate_bpm=72.0,
+    breaths_hz=0.22,
+)
+"""A textbook adult, for pictures."""
+
+
 @dataclass(frozen=True)
 class Patient:
     """One patient; `oracle` is the best possible score of each target given all hidden severities."""
@@ -106,29 +122,19 @@ def draw_patient(world: WorldSpec, hospital: Hospital, patient_id: int, seed: in
 def _draw_constitution(rng: np.random.Generator, sex: Sex, severity: dict[str, float]) -> Constitution:
     """Normal variation of an adult ECG plus the partial effect of the severities on it."""
     female = sex == "female"
-    size = (
-        rng.normal(-0.10 if female else 0.0, 0.20)
-        + 0.07 * severity["pressure_overload"]
-        - 0.09 * severity["infiltration"]
-    )
-    axis = (
-        rng.normal(45.0, 22.0)
-        - 6 * severity["age"]
-        + 6 * severity["right_overload"]
-        - 4 * severity["pressure_overload"]
-    )
+    pressure, right, infiltration = (severity[k] for k in ("pressure_overload", "right_overload", "infiltration"))
+    qrs_log_size = rng.normal(-0.10 if female else 0.0, 0.20) + 0.07 * pressure - 0.09 * infiltration
+    t_log_size = rng.normal(-0.1 if female else 0.0, 0.25)
+    t_log_size -= 0.10 * severity["systolic_dysfunction"] + 0.08 * severity["ischaemic_burden"]
+    axis = rng.normal(45.0, 22.0) - 6 * severity["age"] + 6 * right - 4 * pressure
     return Constitution(
-        qrs_size=math.exp(size),
-        t_size=math.exp(
-            rng.normal(-0.1 if female else 0.0, 0.25)
-            - 0.10 * severity["systolic_dysfunction"]
-            - 0.08 * severity["ischaemic_burden"]
-        ),
+        qrs_size=math.exp(qrs_log_size),
+        t_size=math.exp(t_log_size),
         axis_deg=float(np.clip(axis, -22, 84)),
-        horizontal_deg=rng.normal(0.0, 11.0) - 3 * severity["pressure_overload"] + 3 * severity["right_overload"],
+        horizontal_deg=rng.normal(0.0, 11.0) - 3 * pressure + 3 * right,
         precordial_gain=np.exp(rng.normal(0.0, 0.12, 6)),
         p_size=math.exp(rng.normal(0.0, 0.18) + 0.07 * severity["atrial_remodelling"]),
-        pr_ms=float(np.clip(rng.normal(158, 17) + 4 * severity["age"] + 4 * severity["infiltration"], 124, 194)),
+        pr_ms=float(np.clip(rng.normal(158, 17) + 4 * severity["age"] + 4 * infiltration, 124, 194)),
         qrs_ms=float(np.clip(rng.normal(90, 6) + 2.5 * severity["systolic_dysfunction"], 76, 108)),
         qtc_ms=float(np.clip(rng.normal(414 if female else 404, 13) + 4 * severity["metabolic_load"], 375, 444)),
         heart_rate_bpm=float(np.clip(rng.normal(73, 9) + 2.5 * severity["metabolic_load"], 61, 98)),
@@ -146,7 +152,7 @@ def _thresholds(hospital: Hospital) -> Float[np.ndarray, " findings"]:
 
 
 def draw_findings(patient: Patient, hospital: Hospital, rng: np.random.Generator) -> frozenset[str]:
-    """The findings of one recording that are drawn (not those derived from rate and axis), compatible with each other."""
+    """The drawn findings of one recording, compatible with each other; those derived from the tracing come later."""
     own = np.sqrt(_PERSISTENCE) * patient.finding_noise + np.sqrt(1 - _PERSISTENCE) * rng.standard_normal(len(FINDINGS))
     if patient.healthy:
         return frozenset()
