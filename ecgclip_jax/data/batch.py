@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,8 +13,6 @@ from transformers import PreTrainedTokenizerBase
 
 from ecgclip_jax.contracts import Batch, TextRows, TextTokens
 from ecgclip_jax.data.index import RunIndex
-from ecgclip_jax.data.sources import WaveformReader
-from ecgclip_jax.spec.signal import STORED_LEADS, STORED_SAMPLES
 from ecgclip_jax.text.tokenizer import encode_texts
 
 EXTRAS = ("mains_hz",)
@@ -93,41 +91,6 @@ class BatchBuilder:
             "extras_present": extras.present,
         }
         return Batch(**fields)
-
-
-@dataclass(frozen=True, eq=False)
-class RecordReader:
-    """Waveforms of a run's records, whatever cohort they lie in; small enough to be sent to a worker process."""
-
-    readers: tuple[WaveformReader, ...]
-    source: Int32[np.ndarray, " records"]
-    shard_row: Int32[np.ndarray, " records"]
-
-    @classmethod
-    def of(cls, index: RunIndex) -> RecordReader:
-        """The reader of an index."""
-        return cls(tuple(c.waveforms for c in index.cohorts), index.source, index.shard_row)
-
-    def read(self, rows: Int32[np.ndarray, " batch"]) -> Int16[np.ndarray, "batch time lead"]:
-        """Stored microvolts of some records, in their order."""
-        if len(self.readers) == 1:
-            return self.readers[0].read(self.shard_row[rows].tolist())
-        ecg_uv = np.empty((len(rows), STORED_SAMPLES, len(STORED_LEADS)), np.int16)
-        for number, reader in enumerate(self.readers):
-            here = np.flatnonzero(self.source[rows] == number)
-            if len(here):
-                ecg_uv[here] = reader.read(self.shard_row[rows[here]].tolist())
-        return ecg_uv
-
-
-def padded_parts(
-    rows: Int32[np.ndarray, " rows"], batch: int
-) -> Iterator[tuple[Int32[np.ndarray, " batch"], Bool[np.ndarray, " batch"]]]:
-    """Rows cut into parts of one size; the last is filled up with its last row, and the mask says what is real."""
-    for start in range(0, len(rows), batch):
-        part = rows[start : start + batch]
-        valid = np.arange(batch) < len(part)
-        yield np.concatenate([part, np.full(batch - len(part), part[-1], np.int32)]), valid
 
 
 def split_extras(table: pa.Table) -> Extras:

@@ -7,7 +7,9 @@ processes and workers may change at any resume.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+import atexit
+import gc
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 import absl.flags
@@ -17,10 +19,11 @@ from jaxtyping import Bool, Float32, Int16, Int32
 from transformers import PreTrainedTokenizerBase
 
 from ecgclip_jax.contracts import Batch
-from ecgclip_jax.data.batch import BatchBuilder, RecordReader, padded_parts, split_extras, tokenize_texts
+from ecgclip_jax.data.batch import BatchBuilder, split_extras, tokenize_texts
 from ecgclip_jax.data.index import RunIndex
 from ecgclip_jax.data.order import GlobalOrder
-from ecgclip_jax.data.sources import CohortSplit, WaveformReader
+from ecgclip_jax.data.reading import ReadPart, ReadStep, RecordReader, padded_parts
+from ecgclip_jax.data.sources import CohortSplit
 
 _READ_THREADS = 2
 _LAST_STEP = 2**31 - 1
@@ -57,7 +60,7 @@ class TrainPipeline:
         self._builder = BatchBuilder(index, tokens)
         local = batch_global // process_count
         self._local = slice(process_index * local, (process_index + 1) * local)
-        self._reader = RecordReader.of(index)
+        self._reader = RecordReader(tuple(c.waveforms for c in index.cohorts), index.source, index.shard_row)
         self._workers, self._prefetch = workers, prefetch_batches
 
     @property
@@ -74,8 +77,8 @@ class TrainPipeline:
 
         Closing the generator (or dropping it) ends reading ahead and the workers.
         """
-        read = _ReadStep(self.order, self._local, self._reader)
-        stream = _read_ahead(read, start_step, _LAST_STEP, self._workers, self._prefetch)
+        read = ReadStep(self.order, self._local, self._reader)
+        stream = _ReadAhead(read, start_step, _LAST_STEP, workers=self._workers, prefetch=self._prefetch)
         try:
             for step, ecg_uv in enumerate(stream, start_step):
                 yield self._builder.build(self.order.rows(step)[self._local], ecg_uv)
@@ -100,7 +103,7 @@ def evaluation_batches(
     """Some rows of a split, each exactly once and in their order, in batches of one size."""
     parts = list(padded_parts(np.asarray(rows, np.int32), batch))
     extras = split_extras(split.table)
-    stream = _read_ahead(_ReadPart(split.waveforms, parts), 0, len(parts), 0, prefetch_batches)
+    stream = _ReadAhead(ReadPart(split.waveforms, parts), 0, len(parts), workers=0, prefetch=prefetch_batches)
     try:
         for (part, valid), ecg_uv in zip(parts, stream, strict=True):
             known = extras.take(part)
@@ -109,43 +112,36 @@ def evaluation_batches(
         stream.close()
 
 
-@dataclass(frozen=True, eq=False)
-class _ReadStep:
-    """Waveforms of this process's rows of a step; sent to the workers."""
-
-    order: GlobalOrder
-    local: slice
-    reader: RecordReader
-
-    def __call__(self, step: int) -> Int16[np.ndarray, "batch time lead"]:
-        return self.reader.read(self.order.rows(step)[self.local])
-
-
-@dataclass(frozen=True, eq=False)
-class _ReadPart:
-    """Waveforms of a part of an evaluation set."""
-
-    reader: WaveformReader
-    parts: list[tuple[Int32[np.ndarray, " batch"], Bool[np.ndarray, " batch"]]]
-
-    def __call__(self, number: int) -> Int16[np.ndarray, "batch time lead"]:
-        return self.reader.read(self.parts[number][0].tolist())
-
-
-def _read_ahead(
-    read: Callable[[int], np.ndarray], start: int, stop: int, workers: int, prefetch: int
-) -> Generator[np.ndarray, None, None]:
+class _ReadAhead(Iterator[np.ndarray]):
     """`read(start)`, `read(start + 1)`, … in order, up to `prefetch` of them ahead of the consumer."""
-    options = grain.ReadOptions(num_threads=min(_READ_THREADS, prefetch), prefetch_buffer_size=prefetch)
-    elements = grain.MapDataset.range(start, stop).map(read).to_iter_dataset(options)
-    if workers:
-        if not absl.flags.FLAGS.is_parsed():
-            # grain's workers read absl flags, which only an absl program parses.
-            absl.flags.FLAGS.mark_as_parsed()
-        ahead = -(-prefetch // workers)
-        elements = elements.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=ahead))
-    iterator = iter(elements)
-    try:
-        yield from iterator
-    finally:
-        iterator.close()
+
+    def __init__(
+        self, read: Callable[[int], np.ndarray], start: int, stop: int, *, workers: int, prefetch: int
+    ) -> None:
+        options = grain.ReadOptions(num_threads=min(_READ_THREADS, prefetch), prefetch_buffer_size=prefetch)
+        elements = grain.MapDataset.range(start, stop).map(read).to_iter_dataset(options)
+        if workers:
+            if not absl.flags.FLAGS.is_parsed():
+                # grain's workers read absl flags, which only an absl program parses.
+                absl.flags.FLAGS.mark_as_parsed()
+            ahead = -(-prefetch // workers)
+            elements = elements.mp_prefetch(
+                grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=ahead)
+            )
+        self._workers = workers
+        self._iterator = iter(elements)
+        # A program may end with a stream still open; grain's threads and processes must end before its modules do.
+        atexit.register(self.close)
+
+    def __next__(self) -> np.ndarray:
+        element: np.ndarray = next(self._iterator)
+        # Out of the workers' shared memory, which is freed only when nobody holds the array any more.
+        return np.array(element) if self._workers else element
+
+    def close(self) -> None:
+        """Ends threads and workers; may be called again."""
+        atexit.unregister(self.close)
+        if self._iterator is not None:
+            self._iterator.close()
+            self._iterator = None
+            gc.collect()  # grain's iterators hold each other; left to the interpreter's end they complain

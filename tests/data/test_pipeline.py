@@ -87,7 +87,7 @@ def test_workers_resumes_and_passes_do_not_change_the_order(index: RunIndex) -> 
     assert_same(whole, take(make(index), 10))
     assert_same(whole[5:], take(make(index), 5, start=5))
     assert_same(whole[3:], take(make(index, workers=2, prefetch_batches=3), 7, start=3))
-    two = [take(make(index, workers=1, process_index=p, process_count=2), 4, start=6) for p in range(2)]
+    two = [take(make(index, workers=p, process_index=p, process_count=2), 4, start=6) for p in range(2)]
     assert_same(whole[6:], joined(two))
 
 
@@ -145,33 +145,24 @@ def test_evaluation_reads_every_row_once_and_marks_the_filling(tiny_data_dir: Pa
     assert list(evaluation_batches(split, [], 4)) == []
 
 
-SCRIPT = """
-import itertools, sys
+PROGRAM = """
+import sys
 from ecgclip_jax.data.index import build_index
 from ecgclip_jax.data.pipeline import TrainPipeline
 from ecgclip_jax.spec.experiment import DataSpec, Source
 
 if __name__ == "__main__":
     index = build_index(DataSpec(sources=(Source(cohort="tiny"),)), sys.argv[1], 0)
-    stream = TrainPipeline(index, None, max_tokens=8, batch_global=8, workers=int(sys.argv[2])).batches(2)
-    next(stream), next(stream)
-    if sys.argv[3] == "close":
-        stream.close()
+    threads = TrainPipeline(index, None, max_tokens=8, batch_global=8).batches(2)
+    workers = TrainPipeline(index, None, max_tokens=8, batch_global=8, workers=2).batches(2)
+    held = [next(threads), next(threads), next(workers)]
     print("done")
 """
 
 
-@pytest.mark.parametrize(("workers", "end"), [(2, "close"), (2, "drop"), (0, "drop")])
-def test_a_program_that_stops_reading_ends_without_noise(
-    tiny_data_dir: Path, tmp_path: Path, workers: int, end: str
-) -> None:
+def test_a_program_that_stops_reading_ends_without_noise(tiny_data_dir: Path, tmp_path: Path) -> None:
     """Not under pytest's flags: absl flags are not parsed here, which grain's workers would stumble over."""
-    (tmp_path / "program.py").write_text(SCRIPT)
-    run = subprocess.run(
-        [sys.executable, str(tmp_path / "program.py"), str(tiny_data_dir), str(workers), end],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, str(tmp_path / "program.py"), str(tiny_data_dir)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert (run.returncode, run.stdout.strip(), run.stderr) == (0, "done", "")

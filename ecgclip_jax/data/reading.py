@@ -1,0 +1,71 @@
+"""What a loader's worker process does, and no more: it reads waveforms by row.
+
+It imports neither jax nor transformers, so that a worker starts fast and stays small.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int16, Int32
+
+from ecgclip_jax.data.order import GlobalOrder
+from ecgclip_jax.data.sources import WaveformReader
+from ecgclip_jax.spec.signal import STORED_LEADS, STORED_SAMPLES
+
+
+@dataclass(frozen=True, eq=False)
+class RecordReader:
+    """Waveforms of a run's records, whatever cohort they lie in; small enough to be sent to a worker process."""
+
+    readers: tuple[WaveformReader, ...]
+    source: Int32[np.ndarray, " records"]
+    shard_row: Int32[np.ndarray, " records"]
+
+    def read(self, rows: Int32[np.ndarray, " batch"]) -> Int16[np.ndarray, "batch time lead"]:
+        """Stored microvolts of some records, in their order."""
+        if len(self.readers) == 1:
+            return self.readers[0].read(self.shard_row[rows].tolist())
+        ecg_uv = np.empty((len(rows), STORED_SAMPLES, len(STORED_LEADS)), np.int16)
+        for number, reader in enumerate(self.readers):
+            here = np.flatnonzero(self.source[rows] == number)
+            if len(here):
+                ecg_uv[here] = reader.read(self.shard_row[rows[here]].tolist())
+        return ecg_uv
+
+
+@dataclass(frozen=True, eq=False)
+class ReadStep:
+    """Waveforms of this process's rows of a step; sent to the workers."""
+
+    order: GlobalOrder
+    local: slice
+    reader: RecordReader
+
+    def __call__(self, step: int) -> Int16[np.ndarray, "batch time lead"]:
+        """Stored microvolts of the local rows of global batch `step`."""
+        return self.reader.read(self.order.rows(step)[self.local])
+
+
+@dataclass(frozen=True, eq=False)
+class ReadPart:
+    """Waveforms of a part of an evaluation set."""
+
+    reader: WaveformReader
+    parts: list[tuple[Int32[np.ndarray, " batch"], Bool[np.ndarray, " batch"]]]
+
+    def __call__(self, number: int) -> Int16[np.ndarray, "batch time lead"]:
+        """Stored microvolts of part `number`, its filling included."""
+        return self.reader.read(self.parts[number][0].tolist())
+
+
+def padded_parts(
+    rows: Int32[np.ndarray, " rows"], batch: int
+) -> Iterator[tuple[Int32[np.ndarray, " batch"], Bool[np.ndarray, " batch"]]]:
+    """Rows cut into parts of one size; the last is filled up with its last row, and the mask says what is real."""
+    for start in range(0, len(rows), batch):
+        part = rows[start : start + batch]
+        valid = np.arange(batch) < len(part)
+        yield np.concatenate([part, np.full(batch - len(part), part[-1], np.int32)]), valid
