@@ -34,8 +34,6 @@ class BuildReason(StrEnum):
     age_unknown = "age_unknown"
     sex_unknown = "sex_unknown"
     patient_unknown = "patient_unknown"
-    checksum_mismatch = "checksum_mismatch"
-    gain_assumed = "gain_assumed"
     duplicate_waveform = "duplicate_waveform"
     """The same samples stand under another record id of the same split."""
     duplicate_waveform_across_splits = "duplicate_waveform_across_splits"

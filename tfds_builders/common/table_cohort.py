@@ -13,12 +13,12 @@ import pyarrow as pa
 
 from ecgclip_jax.signal.readers import read_ecg
 from ecgclip_jax.signal.record import ECGReadError, ECGRecord
-from ecgclip_jax.signal.storage import StoredECG, to_stored
-from ecgclip_jax.text.reports import CleaningStyle, clean_report, guess_language, report_flags
+from ecgclip_jax.signal.storage import to_stored
+from ecgclip_jax.text.reports import CleaningStyle
 from tfds_builders.common.audit import AuditRow, BuildReason, Outcome
 from tfds_builders.common.cohort import BuildError, Cohort, Plan, Shard, SourceOutcome, rows_per_shard
 from tfds_builders.common.metadata import ROW_NUMBER, MetadataTable, read_csv
-from tfds_builders.common.schema import Record, Sex
+from tfds_builders.common.records import Described, RowKey, audit_reasons, make_record
 
 Row = Mapping[str, str]
 
@@ -29,34 +29,6 @@ class RowError(ValueError):
     def __init__(self, reason: BuildReason, message: str) -> None:
         super().__init__(message)
         self.reason = reason
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Described:
-    """What a metadata row says about a recording, in the schema's terms."""
-
-    path: str
-    """Of the signal file, relative to the source folder."""
-    age_years: float | None
-    age_censored: bool = False
-    sex: Sex = "unknown"
-    report: str
-    labels: tuple[tuple[str, float], ...]
-    """Codes with likelihood in percent, in the source's order."""
-    site: str = ""
-    device: str = ""
-    mains_hz: float | None = None
-    reasons: tuple[str, ...] = ()
-    """What the audit should say about the row."""
-
-
-@dataclass(frozen=True, slots=True)
-class RowKey:
-    """Where a row belongs. An empty text means that the source does not say."""
-
-    record_id: str
-    patient_id: str
-    split: str
 
 
 @dataclass(frozen=True)
@@ -76,6 +48,10 @@ class TableCohort(Cohort):
     @abstractmethod
     def key(self, row: Row) -> RowKey:
         """Record, patient and split of a row."""
+
+    @abstractmethod
+    def path(self, row: Row) -> str:
+        """The signal file, relative to the source folder."""
 
     @abstractmethod
     def describe(self, row: Row) -> Described:
@@ -145,8 +121,8 @@ class TableCohort(Cohort):
     def _convert_row(self, number: int, split: str, row: Row) -> SourceOutcome:
         key = self.key(row)
         try:
-            described = self.describe(row)
-            record = read_ecg(self.source / described.path, root=self.source)
+            path, described = self.path(row), self.describe(row)
+            record = read_ecg(self.source / path, root=self.source)
             self.check(record)
             windows = to_stored(record)
         except (RowError, ECGReadError) as error:
@@ -154,51 +130,16 @@ class TableCohort(Cohort):
         except Exception as error:  # one ECG that trips a library must not end the build of a million
             message = f"{type(error).__name__}: {error}"
             return self._refused(number, key.record_id, split, BuildReason.conversion_failed, message)
-        records = tuple(self._record(window, key, described, row) for window in windows)
-        flags = (flag for window in windows for flag in window.quality_flags)
-        patient = () if key.patient_id else (BuildReason.patient_unknown.value,)
-        reasons = dict.fromkeys((*described.reasons, *patient, *report_flags(described.report), *flags))
-        return SourceOutcome(number, key.record_id, split, records, tuple(reasons))
+        source_row, vocabulary = json.dumps(row, ensure_ascii=False), self.facts.label_vocabulary
+        records = tuple(
+            make_record(window, key, described, vocabulary, source_row, self.report_cleaning) for window in windows
+        )
+        return SourceOutcome(number, key.record_id, split, records, audit_reasons(key, described, windows))
 
     def _refused(self, number: int, record_id: str, split: str, reason: str, message: str) -> SourceOutcome:
         # The audit travels with the dataset; where the source lay on this machine does not.
         detail = message.replace(f"{self.source.resolve()}/", "").replace(f"{self.source}/", "")
         return SourceOutcome(number, record_id, split, (), (str(reason),), detail)
-
-    def _record(self, stored: StoredECG, key: RowKey, described: Described, row: Row) -> Record:
-        return Record(
-            ecg_uv=stored.ecg_uv,
-            record_id=key.record_id,
-            window_index=stored.window_index,
-            n_windows=stored.n_windows,
-            patient_id=key.patient_id,
-            patient_id_known=bool(key.patient_id),
-            age_years=_number(described.age_years),
-            age_censored=described.age_censored,
-            sex=described.sex,
-            report_raw=described.report,
-            report_clean=clean_report(described.report, self.report_cleaning),
-            report_language=guess_language(described.report),
-            label_vocabulary=self.facts.label_vocabulary,
-            label_codes=tuple(code for code, _ in described.labels),
-            label_values=tuple(value for _, value in described.labels),
-            site=described.site,
-            device=described.device,
-            rate_hz_source=stored.rate_hz_source,
-            resolution_uv=stored.resolution_uv,
-            band_low_hz=_number(stored.band_low_hz),
-            band_high_hz=_number(stored.band_high_hz),
-            mains_hz=_number(described.mains_hz if stored.mains_hz is None else stored.mains_hz),
-            lead_present=stored.lead_present,
-            n_saturated=stored.n_saturated,
-            quality_flags=stored.quality_flags,
-            waveform_sha256=stored.waveform_sha256,
-            source_row=json.dumps(row, ensure_ascii=False),
-        )
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
 
 
 def _dropped(number: int, record_id: str, split: str, reason: BuildReason, detail: str) -> AuditRow:

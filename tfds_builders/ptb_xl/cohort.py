@@ -14,8 +14,9 @@ from ecgclip_jax.signal.record import ECGReadError, ECGRecord, ReasonCode
 from tfds_builders.common.audit import BuildReason
 from tfds_builders.common.cohort import BuildError, CohortFacts
 from tfds_builders.common.download import Publisher
+from tfds_builders.common.records import Described, RowKey
 from tfds_builders.common.schema import Sex
-from tfds_builders.common.table_cohort import Described, Row, RowError, RowKey, TableCohort, plausible_age
+from tfds_builders.common.table_cohort import Row, RowError, TableCohort, plausible_age
 
 VERSION = "1.0.3"
 SOURCE_URL = f"https://physionet.org/files/ptb-xl/{VERSION}"
@@ -80,13 +81,16 @@ class PtbXl(TableCohort):
         split = _SPLIT_OF_FOLD.get(_integer(row["strat_fold"]), "")
         return RowKey(row["ecg_id"].strip(), _integer(row["patient_id"]), split)
 
+    def path(self, row: Row) -> str:
+        """See `TableCohort.path`."""
+        return row[_PATH_COLUMNS[self.rate_hz]]
+
     def describe(self, row: Row) -> Described:
         """See `TableCohort.describe`."""
         censored = _is_number(row["age"], _CENSORED_AGE)
         age_years, reasons = (_CENSORED_AGE_YEARS, ()) if censored else plausible_age(row["age"])
         sex = _SEX.get(_integer(row["sex"]), "unknown")
         return Described(
-            path=row[_PATH_COLUMNS[self.rate_hz]],
             age_years=age_years,
             age_censored=censored,
             sex=sex,

@@ -1,0 +1,88 @@
+"""A stored window and what its source says about it, put together in the schema's terms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ecgclip_jax.signal.storage import StoredECG
+from ecgclip_jax.text.reports import CleaningStyle, clean_report, guess_language, report_flags
+from tfds_builders.common.audit import BuildReason
+from tfds_builders.common.schema import Record, Sex
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """What a source says about a recording, in the schema's terms."""
+
+    age_years: float | None
+    age_censored: bool = False
+    sex: Sex = "unknown"
+    report: str
+    labels: tuple[tuple[str, float], ...]
+    """Codes with likelihood in percent, in the source's order."""
+    site: str = ""
+    device: str = ""
+    mains_hz: float | None = None
+    reasons: tuple[str, ...] = ()
+    """What the audit should say about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowKey:
+    """Where a recording belongs. An empty text means that the source does not say."""
+
+    record_id: str
+    patient_id: str
+    split: str
+
+
+def make_record(
+    stored: StoredECG,
+    key: RowKey,
+    described: Described,
+    label_vocabulary: str,
+    source_row: str,
+    report_cleaning: CleaningStyle = "plain",
+) -> Record:
+    """The record of one window; `source_row` is the source's own row as JSON."""
+    return Record(
+        ecg_uv=stored.ecg_uv,
+        record_id=key.record_id,
+        window_index=stored.window_index,
+        n_windows=stored.n_windows,
+        patient_id=key.patient_id,
+        patient_id_known=bool(key.patient_id),
+        age_years=_number(described.age_years),
+        age_censored=described.age_censored,
+        sex=described.sex,
+        report_raw=described.report,
+        report_clean=clean_report(described.report, report_cleaning),
+        report_language=guess_language(described.report),
+        label_vocabulary=label_vocabulary,
+        label_codes=tuple(code for code, _ in described.labels),
+        label_values=tuple(value for _, value in described.labels),
+        site=described.site,
+        device=described.device,
+        rate_hz_source=stored.rate_hz_source,
+        resolution_uv=stored.resolution_uv,
+        band_low_hz=_number(stored.band_low_hz),
+        band_high_hz=_number(stored.band_high_hz),
+        mains_hz=_number(described.mains_hz if stored.mains_hz is None else stored.mains_hz),
+        lead_present=stored.lead_present,
+        n_saturated=stored.n_saturated,
+        quality_flags=stored.quality_flags,
+        waveform_sha256=stored.waveform_sha256,
+        source_row=source_row,
+    )
+
+
+def audit_reasons(key: RowKey, described: Described, windows: Iterable[StoredECG]) -> tuple[str, ...]:
+    """Everything to know about a kept recording, each reason once."""
+    patient = () if key.patient_id else (BuildReason.patient_unknown.value,)
+    flags = (flag for window in windows for flag in window.quality_flags)
+    return tuple(dict.fromkeys((*described.reasons, *patient, *report_flags(described.report), *flags)))
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
