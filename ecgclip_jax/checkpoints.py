@@ -44,6 +44,7 @@ class Checkpoints:
         self._folder = workdir / CHECKPOINT_FOLDER
         self._checkpointer = ocp.training.Checkpointer(
             self._folder.absolute(),
+            context=_save_options(),
             preservation_policy=ocp.training.preservation_policies.LatestN(keep),
             cleanup_tmp_directories=True,
         )
@@ -247,6 +248,12 @@ def _reason(error: BaseException) -> str:
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _save_options() -> ocp.Context:
+    """Replicas share the writing of large arrays only: cutting up small ones costs a compilation for each shape."""
+    saving = ocp.options.ArrayOptions.Saving(min_slice_bytes_for_replica_parallel=2**20)
+    return ocp.Context(array_options=ocp.options.ArrayOptions(saving=saving))
 
 
 def _silence_repeated_errors() -> None:
