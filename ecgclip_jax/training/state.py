@@ -79,7 +79,9 @@ def init_state(parts: TrainingParts, mesh: Mesh) -> TrainState:
     """The state before the first step, each array born where it lies; weights from files replace random ones."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(parts, mesh))
     # The key is an argument: with a constant one the compiler would fold, and so slowly compute, every draw itself.
-    init = jax.jit(lambda key: _init_state(parts, key), out_shardings=shardings)
+    # It runs once, so on a CPU compiling it well costs three times what it saves.
+    options = {"xla_backend_optimization_level": 0} if mesh.devices.flat[0].platform == "cpu" else None
+    init = jax.jit(lambda key: _init_state(parts, key), out_shardings=shardings, compiler_options=options)
     state: TrainState = init(_init_key(parts.experiment))
     loaded = parts.towers.pretrained()
     placed = {name: jax.device_put(part, shardings.params[name]) for name, part in loaded.items()}

@@ -22,7 +22,7 @@ def tiny_experiment(**changes: Any) -> Experiment:
     parts: dict[str, Any] = {
         "name": "tiny",
         "summary": "for tests",
-        "data": DataSpec(sources=(Source(cohort="tiny_cohort"),), batch_global=BATCH),
+        "data": DataSpec(sources=(Source(cohort="tiny"),), batch_global=BATCH),
         "signal": SignalSpec(name="tiny", rate_hz=50, samples=512, leads=("II", "V2")),
         "ecg_encoder": ResNet1DSpec(width=4, pool_width=16, pool_heads=2),
         "text_encoder": BertSpec(

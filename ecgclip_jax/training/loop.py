@@ -1,0 +1,206 @@
+"""A training run from start to end: where it begins, the steps, what happens between them, how it ends."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from ecgclip_jax.checkpoints import CheckpointError, Checkpoints, load_meta
+from ecgclip_jax.data.index import RunIndex
+from ecgclip_jax.data.pipeline import TrainPipeline
+from ecgclip_jax.objectives.reference import Metrics
+from ecgclip_jax.parallel.host import process_rows, to_global
+from ecgclip_jax.parallel.mesh import build_mesh
+from ecgclip_jax.spec.experiment import Experiment
+from ecgclip_jax.tracking import CompositeTracker, build_tracker
+from ecgclip_jax.training.hooks import FiniteWatch, Hook, RunInterrupted, StopRequest
+from ecgclip_jax.training.run_folder import RunFolder, open_run_folder
+from ecgclip_jax.training.state import TrainingParts, TrainState, Tree, abstract_state, build_parts, init_state
+from ecgclip_jax.training.step import TrainStep
+
+logger = logging.getLogger(__name__)
+
+Evaluate = Callable[[int, TrainState], Mapping[str, float]]
+"""In-run validation: from the number of updates and the state to named numbers."""
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """How a run ended."""
+
+    workdir: Path
+    steps: int
+    started_at: int
+    """Step this start of the run began at; equal to `steps` if there was nothing left to do."""
+    metrics: dict[str, float]
+    """Of the last step; empty if there was nothing left to do."""
+    seconds: float
+
+
+def train(
+    experiment: Experiment,
+    workdir: str | Path,
+    data_dir: str | Path,
+    *,
+    resume: bool = True,
+    evaluate: Evaluate | None = None,
+) -> RunSummary:
+    """Trains `experiment` in `workdir` on prepared cohorts in `data_dir`, from nothing or from where the run stopped.
+
+    Where a run begins, in this order: a checkpoint of its own folder; else random weights, with those that the
+    experiment takes from files put over them. A finished run returns at once.
+
+    Raises:
+        UserError: with the reason, for example a folder of another experiment, a damaged checkpoint, a loss that is
+            not finite, or a stop on SIGTERM or SIGINT after the run was saved.
+    """
+    began_s = time.monotonic()
+    mesh = build_mesh(experiment.mesh)
+    process_rows(mesh, experiment.data.batch_global)
+    folder = open_run_folder(experiment, Path(workdir), Path(data_dir), resume=resume)
+    parts = build_parts(experiment, len(folder.tokenizer))
+    checkpoints = Checkpoints(folder.path, experiment.run.keep_checkpoints)
+    try:
+        start, total = checkpoints.latest or 0, experiment.run.steps
+        metrics: dict[str, float] = {}
+        if start < total:
+            state = _first_state(parts, mesh, folder, checkpoints)
+            with build_tracker(folder.path, total, start) as tracker:
+                run = _Run(parts, mesh, folder, checkpoints, tracker, evaluate)
+                metrics = run.go(state, start)
+    finally:
+        checkpoints.close()
+    return RunSummary(folder.path, total, start, metrics, time.monotonic() - began_s)
+
+
+def _first_state(parts: TrainingParts, mesh: Mesh, folder: RunFolder, checkpoints: Checkpoints) -> TrainState:
+    step = checkpoints.latest
+    if step is None:
+        return init_state(parts, mesh)
+    saved = load_meta(folder.path, step)
+    for name in ("index_fingerprint", "tokenizer_fingerprint"):
+        if saved.get(name) != folder.facts[name]:
+            raise CheckpointError(
+                f"checkpoint {step} of {folder.path} was trained with {name} {saved.get(name)}, the folder now has "
+                f"{folder.facts[name]}: its files were changed; restore them, or start a new run folder"
+            )
+    wanted = abstract_state(parts, mesh)
+    trees = checkpoints.restore(step, saved_trees(wanted))
+    return TrainState(jax.device_put(jnp.asarray(step, jnp.int32), wanted.step.sharding), **trees)
+
+
+class _Run:
+    """One start of a run, from its first state to its end."""
+
+    def __init__(
+        self,
+        parts: TrainingParts,
+        mesh: Mesh,
+        folder: RunFolder,
+        checkpoints: Checkpoints,
+        tracker: CompositeTracker,
+        evaluate: Evaluate | None,
+    ) -> None:
+        self._experiment, self._mesh, self._folder = parts.experiment, mesh, folder
+        self._checkpoints, self._tracker, self._evaluate = checkpoints, tracker, evaluate
+        self._step = TrainStep(parts, mesh)
+        self._pipeline = build_pipeline(self._experiment, folder)
+        self._watch = FiniteWatch(lambda step: batch_records(folder.index, self._pipeline, step), self._last_good)
+        self._logged_at: tuple[int, float] | None = None
+        self._last: dict[str, float] = {}
+        run = self._experiment.run
+        validate = [Hook(run.evaluate_every, self._validate)] if evaluate else []
+        self._hooks = [Hook(run.log_every, self._log), *validate, Hook(run.checkpoint_every, self._save)]
+
+    def go(self, state: TrainState, start: int) -> dict[str, float]:
+        """Trains to the last step; returns its metrics."""
+        total = self._experiment.run.steps
+        batches = self._pipeline.batches(start)
+        try:
+            with StopRequest() as stop:
+                for step in range(start + 1, total + 1):
+                    state, metrics = self._step(state, to_global(next(batches), self._mesh))
+                    self._watch.note(step, metrics)
+                    if self._logged_at is None:
+                        # Throughput counts from here: the first step contains the compilation.
+                        self._watch.check()
+                        self._logged_at = step, time.monotonic()
+                    due = [hook for hook in self._hooks if hook.due(step, total)]
+                    if due or stop.received:
+                        self._watch.check()
+                    for hook in due:
+                        hook.action(step, state, metrics)
+                    if stop.received and step < total:
+                        self._stop(step, state, metrics, stop.received)
+        finally:
+            batches.close()
+        return self._last
+
+    def _stop(self, step: int, state: TrainState, metrics: Metrics, reason: str) -> None:
+        if self._last_good() != step:
+            self._save(step, state, metrics)
+        self._checkpoints.wait()
+        raise RunInterrupted(
+            f"stopped by {reason} after step {step} of {self._experiment.run.steps}, which is saved in "
+            f"{self._folder.path}; the same command goes on from there"
+        )
+
+    def _last_good(self) -> int | None:
+        """The newest checkpoint, once the save in flight is complete."""
+        self._checkpoints.wait()
+        return self._checkpoints.latest
+
+    def _log(self, step: int, state: TrainState, metrics: Metrics) -> None:
+        values = {name: float(value) for name, value in jax.device_get(metrics).items() if name != "finite"}
+        now_s = time.monotonic()
+        assert self._logged_at is not None
+        since_step, since_s = self._logged_at
+        if step > since_step:
+            seconds_per_step = (now_s - since_s) / (step - since_step)
+            values["ecg_per_s"] = self._experiment.data.batch_global / seconds_per_step
+            values["eta_s"] = (self._experiment.run.steps - step) * seconds_per_step
+        values["epoch"] = step / self._pipeline.steps_per_epoch
+        self._logged_at, self._last = (step, now_s), values
+        self._tracker.log(step, values)
+
+    def _validate(self, step: int, state: TrainState, metrics: Metrics) -> None:
+        assert self._evaluate is not None
+        self._tracker.log(step, {f"validation/{name}": value for name, value in self._evaluate(step, state).items()})
+
+    def _save(self, step: int, state: TrainState, metrics: Metrics) -> None:
+        self._checkpoints.save(step, saved_trees(state), self._folder.facts)
+
+
+def build_pipeline(experiment: Experiment, folder: RunFolder) -> TrainPipeline:
+    """The batches of a run for this process."""
+    return TrainPipeline(
+        folder.index,
+        folder.tokenizer,
+        max_tokens=experiment.text_encoder.tokenizer.max_tokens,
+        batch_global=experiment.data.batch_global,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        workers=experiment.data.workers,
+        prefetch_batches=experiment.data.prefetch_batches,
+    )
+
+
+def batch_records(index: RunIndex, pipeline: TrainPipeline, step: int) -> list[str]:
+    """`cohort/record_id` of every record of a global batch; above access class open only the row in the index."""
+    rows = pipeline.batch_rows(step).tolist()
+    if index.access != "open":
+        return [f"index row {row}" for row in rows]
+    ids = index.column("record_id")
+    return [f"{index.cohorts[index.source[row]].cohort}/{ids[row]}" for row in rows]
+
+
+def saved_trees(state: TrainState) -> dict[str, Tree]:
+    """The parts of a state as a checkpoint names them; the step is the checkpoint's own number."""
+    return {"params": state.params, "batch_stats": state.batch_stats, "opt_state": state.opt_state}

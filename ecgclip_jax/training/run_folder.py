@@ -1,0 +1,164 @@
+"""The folder of a run: what it is a run of, its data index, its tokenizer. Filled at the first start, checked later."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+from transformers import PreTrainedTokenizerBase
+
+from ecgclip_jax.data.exposure import write_exposure
+from ecgclip_jax.data.index import SUMMARY_FILE, RunIndex, build_index, load_index
+from ecgclip_jax.spec.errors import UserError
+from ecgclip_jax.spec.experiment import Experiment
+from ecgclip_jax.text.tokenizer import fingerprint, load_tokenizer, make_tokenizer, save
+
+EXPERIMENT_FILE = "experiment.json"
+TOKENIZER_FOLDER = "tokenizer"
+_VERSIONS_OF = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tokenizers", "numpy", "ecgclip_jax")
+_FREE_AT_RESUME: dict[str, Any] = {
+    "summary": True,
+    "mesh": True,
+    "evaluation": True,
+    "data": {"workers", "prefetch_batches"},
+    "run": {"log_every", "checkpoint_every", "keep_checkpoints", "evaluate_every"},
+}
+"""Parts of an experiment that cannot change the weights it leads to, so that a resumed run may change them."""
+
+
+class RunFolderError(UserError):
+    """A run folder that cannot be used for this experiment; the message says what differs and what to do."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """An opened run folder: the records and the tokenizer of the run, and the facts saved with every checkpoint."""
+
+    path: Path
+    index: RunIndex
+    tokenizer: PreTrainedTokenizerBase
+    facts: dict[str, Any]
+
+
+def open_run_folder(experiment: Experiment, path: Path, data_dir: Path, *, resume: bool) -> RunFolder:
+    """Opens the folder of a run, new or begun before; process 0 writes, the others wait for it.
+
+    Raises:
+        RunFolderError: the folder belongs to another experiment, is no run folder, or exists though `resume` is off.
+        CohortError, RunIndexError, TokenizerError: the data or the tokenizer are not what they have to be.
+    """
+    if jax.process_index() == 0:
+        _claim(experiment, path, resume=resume)
+        _fill(experiment, path, data_dir)
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("the run folder is filled")
+    index = load_index(path, experiment.data, data_dir, experiment.seed)
+    tokenizer = load_tokenizer(path / TOKENIZER_FOLDER)
+    facts = run_facts(experiment) | {
+        "index_fingerprint": index.fingerprint,
+        "tokenizer_fingerprint": fingerprint(tokenizer),
+        "vocab_size": len(tokenizer),
+        "access": index.access,
+        "licences": sorted({cohort.licence for cohort in index.cohorts}),
+    }
+    if jax.process_index() == 0:
+        _write_json(path / EXPERIMENT_FILE, facts)
+    return RunFolder(path, index, tokenizer, facts)
+
+
+def run_facts(experiment: Experiment) -> dict[str, Any]:
+    """The resolved experiment, its fingerprint, and what it runs on."""
+    return {
+        "experiment": experiment.model_dump(mode="json"),
+        "fingerprint": experiment.fingerprint(),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in _VERSIONS_OF},
+        "git_commit": git_commit(),
+        "platform": jax.devices()[0].platform,
+        "device_kind": jax.devices()[0].device_kind,
+        "n_devices": jax.device_count(),
+    }
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout this package runs from, with `-dirty` if files differ from it; None outside of one."""
+    if shutil.which("git") is None:
+        return None
+    described = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return described.stdout.strip() or None
+
+
+def differences(saved: dict[str, Any], experiment: Experiment) -> list[str]:
+    """Dotted names with both values where an experiment would lead to other weights than the saved one."""
+    there = Experiment.model_validate(saved).model_dump(mode="json", exclude=_FREE_AT_RESUME)
+    here = experiment.model_dump(mode="json", exclude=_FREE_AT_RESUME)
+    before, now = dict(_leaves(there)), dict(_leaves(here))
+    names = [name for name in before | now if before.get(name) != now.get(name)]
+    return [f"{name} is {before.get(name)!r} there and {now.get(name)!r} here" for name in names]
+
+
+def _claim(experiment: Experiment, path: Path, *, resume: bool) -> None:
+    """Makes the folder this experiment's, or checks that it is."""
+    known = path / EXPERIMENT_FILE
+    if not known.is_file():
+        if path.is_dir() and any(path.iterdir()):
+            raise RunFolderError(f"{path} is neither empty nor a run folder; choose another --workdir")
+        path.mkdir(parents=True, exist_ok=True)
+        _write_json(known, run_facts(experiment))
+        return
+    if not resume:
+        raise RunFolderError(f"{path} already holds a run; resume it, or choose another --workdir")
+    try:
+        differing = differences(json.loads(known.read_text(encoding="utf-8"))["experiment"], experiment)
+    except (ValueError, KeyError) as error:
+        raise RunFolderError(
+            f"{known} does not describe an experiment of this version; choose another --workdir"
+        ) from error
+    if differing:
+        shown = "; ".join(differing[:5]) + (f"; and {len(differing) - 5} more" if len(differing) > 5 else "")
+        raise RunFolderError(f"{path} holds a run of another experiment: {shown}. Choose another --workdir")
+
+
+def _fill(experiment: Experiment, path: Path, data_dir: Path) -> None:
+    """Selects the records and makes the tokenizer, if a start before has not."""
+    if not (path / SUMMARY_FILE).is_file():
+        index = build_index(experiment.data, data_dir, experiment.seed)
+        write_exposure(index, path)
+        index.save(path)
+    if not (path / TOKENIZER_FOLDER).is_dir():
+        texts = load_index(path, experiment.data, data_dir, experiment.seed).texts
+        tokenizer = make_tokenizer(experiment.text_encoder.tokenizer, texts)
+        unnamed = path / (TOKENIZER_FOLDER + ".tmp")
+        shutil.rmtree(unnamed, ignore_errors=True)
+        save(tokenizer, unnamed)
+        unnamed.rename(path / TOKENIZER_FOLDER)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    unnamed = path.with_suffix(".tmp")
+    unnamed.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    unnamed.replace(path)
+
+
+def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of every leaf; an empty list counts as a leaf."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    children = [(f"{prefix}.{key}" if prefix else str(key), value) for key, value in items]
+    if not children:
+        yield prefix, tree
+    for name, value in children:
+        yield from _leaves(value, name)
