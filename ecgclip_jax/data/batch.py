@@ -9,11 +9,10 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool, Float32, Int16, Int32, Shaped
-from transformers import PreTrainedTokenizerBase
 
 from ecgclip_jax.contracts import Batch, TextRows, TextTokens
 from ecgclip_jax.data.index import RunIndex
-from ecgclip_jax.text.tokenizer import encode_texts
+from ecgclip_jax.text.tokenizer import TextTokenizer, encode_texts
 
 EXTRAS = ("mains_hz",)
 """Numeric fields of a record that travel with every batch; NaN in the table means unknown."""
@@ -35,7 +34,7 @@ class TokenTable:
         return TextTokens(ids=cast("Any", ids), mask=cast("Any", mask))
 
 
-def tokenize_texts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int) -> TokenTable:
+def tokenize_texts(tokenizer: TextTokenizer, texts: Sequence[str], max_tokens: int) -> TokenTable:
     """Every text once, when a run is opened; in parts, because the tokenizer's own objects take far more memory."""
     dtype = np.uint16 if len(tokenizer) <= 2**16 else np.int32
     ids = np.empty((len(texts), max_tokens), dtype)

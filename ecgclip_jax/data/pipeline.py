@@ -16,7 +16,6 @@ import absl.flags
 import grain
 import numpy as np
 from jaxtyping import Bool, Float32, Int16, Int32
-from transformers import PreTrainedTokenizerBase
 
 from ecgclip_jax.contracts import Batch
 from ecgclip_jax.data.batch import BatchBuilder, split_extras, tokenize_texts
@@ -24,6 +23,7 @@ from ecgclip_jax.data.index import RunIndex
 from ecgclip_jax.data.order import GlobalOrder
 from ecgclip_jax.data.reading import ReadPart, ReadStep, RecordReader, padded_parts
 from ecgclip_jax.data.sources import CohortSplit
+from ecgclip_jax.text.tokenizer import TextTokenizer
 
 _READ_THREADS = 2
 _LAST_STEP = 2**31 - 1
@@ -43,7 +43,7 @@ class TrainPipeline:
     def __init__(
         self,
         index: RunIndex,
-        tokenizer: PreTrainedTokenizerBase | None,
+        tokenizer: TextTokenizer | None,
         *,
         max_tokens: int,
         batch_global: int,

@@ -21,6 +21,9 @@ from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase, 
 
 from ecgclip_jax.spec.encoders import TokenizerSpec
 
+TextTokenizer = PreTrainedTokenizerBase
+"""Any Hugging Face tokenizer. Other modules take the name from here, so that the switch above comes first."""
+
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 """In BERT's order of ids for a new vocabulary: padding is 0."""
 
@@ -29,7 +32,7 @@ class TokenizerError(ValueError):
     """A tokenizer that cannot be trained, found or used; the message says what to do."""
 
 
-def make_tokenizer(spec: TokenizerSpec, texts: Sequence[str]) -> PreTrainedTokenizerBase:
+def make_tokenizer(spec: TokenizerSpec, texts: Sequence[str]) -> TextTokenizer:
     """The tokenizer of an experiment: trained on `texts` (`source = train`), or loaded from where `spec` says."""
     return train_wordpiece(texts, spec.vocab_size) if spec.source == "train" else load_tokenizer(spec.source)
 
@@ -70,7 +73,7 @@ def train_wordpiece(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     )
 
 
-def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: str | Path) -> TextTokenizer:
     """Any Hugging Face tokenizer: a folder (`tokenizer.json`, or BERT's bare `vocab.txt`) or a name on the Hub.
 
     Raises:
@@ -79,9 +82,7 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     folder = Path(source)
     # BertTokenizer(vocab_file=...) of transformers 5 ignores the file without a word; `vocab=` reads it.
     if (folder / "vocab.txt").is_file() and not (folder / "tokenizer.json").is_file():
-        tokenizer: PreTrainedTokenizerBase = BertTokenizer(
-            vocab=str(folder / "vocab.txt"), do_lower_case=_lowers_case(folder)
-        )
+        tokenizer: TextTokenizer = BertTokenizer(vocab=str(folder / "vocab.txt"), do_lower_case=_lowers_case(folder))
     else:
         tokenizer = _from_pretrained(folder)
     if tokenizer.pad_token_id is None:
@@ -90,7 +91,7 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
 
 
 def encode_texts(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_tokens: int
+    tokenizer: TextTokenizer, texts: Sequence[str], max_tokens: int
 ) -> tuple[Int32[np.ndarray, "texts tokens"], Bool[np.ndarray, "texts tokens"]]:
     """Token ids and mask `[texts, max_tokens]`, special tokens included, cut and padded to `max_tokens`."""
     if not texts:
@@ -99,12 +100,12 @@ def encode_texts(
     return encoded["input_ids"].astype(np.int32), encoded["attention_mask"].astype(bool)
 
 
-def save(tokenizer: PreTrainedTokenizerBase, folder: str | Path) -> None:
+def save(tokenizer: TextTokenizer, folder: str | Path) -> None:
     """Writes a standard Hugging Face folder (`tokenizer.json` and its configuration)."""
     tokenizer.save_pretrained(str(folder))
 
 
-def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+def fingerprint(tokenizer: TextTokenizer) -> str:
     """SHA-256 (16 hex digits) of everything that decides the ids; the length of a call does not enter."""
     content = json.loads(tokenizer.backend_tokenizer.to_str()) | {"padding": None, "truncation": None}
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
@@ -121,7 +122,7 @@ def _bert_like(model: models.Model) -> Tokenizer:
     return tokenizer
 
 
-def _from_pretrained(source: Path) -> PreTrainedTokenizerBase:
+def _from_pretrained(source: Path) -> TextTokenizer:
     # What is written like a path is never asked for on the Hub.
     if not source.is_dir() and (source.is_absolute() or len(source.parts) > 2 or source.parts[:1] in ((), ("..",))):
         raise TokenizerError(f"no tokenizer folder at {source}; expected tokenizer.json or vocab.txt in it")
