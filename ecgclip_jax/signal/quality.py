@@ -204,7 +204,7 @@ def _amplitude(
     low, high = QRS_RANGE_MV
     if low <= middle_mv <= high and largest_mv <= LARGEST_QRS_MV:
         return
-    factor = min(UNIT_FACTORS, key=lambda f: abs(np.log(middle_mv / TYPICAL_QRS_MV / f)))
+    factor = min(UNIT_FACTORS, key=lambda f: abs(np.log(max(middle_mv, 1e-9) / TYPICAL_QRS_MV / f)))
     mistake = f"perhaps {factor:g} times too {'large' if factor > 1 else 'small'} in unit or gain"
     measured = f"QRS peak-to-peak {middle_mv:.3g} mV (median of leads; largest {largest_mv:.3g})"
     message = f"{measured}, expected {low:g} to {high:g}: {mistake}; it was not rescaled"

@@ -3,9 +3,9 @@
 int16 microvolts, 500 Hz, 12 leads by name, 10 s. Nothing is repaired, guessed or rescaled here: what is missing is
 stored as missing, what looks wrong becomes a quality flag.
 
-- **Rate**: polyphase resampling (`scipy.signal.resample_poly`, its default anti-aliasing filter) with odd extension at
-  the ends. Gaps are bridged by straight lines for the filter and are missing again afterwards: a stored sample is
-  missing where either source sample beside its instant is.
+- **Rate**: polyphase resampling (`scipy.signal.resample_poly`) with odd extension at the ends. Gaps are bridged by
+  straight lines for the filter and are missing again afterwards: a stored sample is missing where either source sample
+  beside its instant is. The few stored samples after the source's last instant (four at 100 Hz) are extrapolated.
 - **Leads**: by name; a lead that the record has not is missing throughout. Leads outside the twelve are dropped and
   flagged (`extra_leads_dropped`).
 - **Length**: consecutive windows of 10 s without overlap. A shorter record stands at the start of one window and the
@@ -19,11 +19,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Final, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int16
-from scipy.signal import resample_poly
+from scipy.signal import firwin, resample_poly
 
 from ecgclip_jax.signal.quality import QualityFlag, assess
 from ecgclip_jax.signal.record import ECGReadError, ECGRecord, ReasonCode
@@ -34,6 +35,10 @@ MIN_REMAINDER_SAMPLES: Final = STORED_SAMPLES // 2
 """A shorter remainder of a long record would be mostly padding (our choice)."""
 SOURCE_RATES_HZ: Final = (50.0, 20000.0)
 """Below 50 Hz no QRS complex survives; above 20 kHz stands no ECG recorder."""
+FILTER_HALF_WIDTH: Final = 20
+"""Half length of the resampling filter in samples of the slower rate: the pass band ends at 86 % of its Nyquist."""
+FILTER_KAISER_BETA: Final = 9.0
+"""90 dB of stop-band attenuation (Kaiser's formula)."""
 _RATE_TOLERANCE: Final = 1e-6
 """Relative error allowed when a rate becomes a fraction: 10 µs over the 10 s of a window."""
 
@@ -172,7 +177,8 @@ def resample_to_stored_rate(
     has_gaps = bool(missing.any())
     filled = _bridge_gaps(signal_uv, missing) if has_gaps else signal_uv
     # Odd extension: without it the ends ring, since a zero-padded filter sees each lead's offset as a step.
-    extended = resample_poly(filled, up, down, axis=0, padtype="antireflect")  # type: ignore[call-overload]
+    taps = _resampling_filter(up, down)
+    extended = resample_poly(filled, up, down, axis=0, window=taps, padtype="antireflect")  # type: ignore[call-overload]
     resampled = np.asarray(extended, np.float32)
     if has_gaps:
         before = np.arange(resampled.shape[0]) * down // up
@@ -180,6 +186,16 @@ def resample_to_stored_rate(
         after = np.minimum(np.where(exact, before, before + 1), len(missing) - 1)
         resampled[missing[before] | missing[after]] = np.nan
     return resampled
+
+
+@lru_cache(maxsize=64)
+def _resampling_filter(up: int, down: int) -> Float32[np.ndarray, " tap"]:
+    """Low-pass at the lower of the two Nyquist frequencies, 90 dB down: scipy's default passes images at 0.1 %, which
+    on a 5 mV offset is 5 µV of ripple.
+    """
+    slower = max(up, down)
+    taps = firwin(2 * FILTER_HALF_WIDTH * slower + 1, 1.0 / slower, window=("kaiser", FILTER_KAISER_BETA))
+    return np.asarray(taps, np.float32)
 
 
 def _bridge_gaps(
