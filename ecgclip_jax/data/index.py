@@ -21,6 +21,7 @@ from jaxtyping import Bool, Int32
 
 from ecgclip_jax.data.order import permutation
 from ecgclip_jax.data.sources import AccessClass, CohortError, CohortSplit, open_cohort, strictest_access
+from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.spec.experiment import DataSpec, Source
 
 RECORDS_FILE, SUMMARY_FILE = "index-records.parquet", "index-summary.json"
@@ -30,7 +31,7 @@ PatientKey = tuple[str, str, str]
 """Cohort, patient id, and, where that is unknown, the record id: such a record is a patient of its own."""
 
 
-class RunIndexError(ValueError):
+class RunIndexError(UserError):
     """A selection that leaves nothing to train on, or a saved index that no longer fits; the message says why."""
 
 

@@ -12,6 +12,8 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Int32
 
+from ecgclip_jax.spec.errors import UserError
+
 _WITHIN_SOURCE, _WITHIN_EPOCH = 1, 2
 
 
@@ -42,6 +44,7 @@ class GlobalOrder:
 
     Every epoch is shuffled anew and cut to whole batches: of E rows the last E mod B of its shuffled order are left
     out (other ones each epoch), so that no batch straddles epochs. Batch g is rows [gB, (g+1)B) of what is left.
+    With equal weights a batch never holds a record twice; a record that is drawn more often may stand twice in one.
     """
 
     seed: int
@@ -51,8 +54,9 @@ class GlobalOrder:
 
     def __post_init__(self) -> None:
         if sum(self.sizes) < self.batch_global:
-            raise ValueError(
-                f"data.batch_global {self.batch_global} is larger than the {sum(self.sizes)} records of an epoch"
+            raise UserError(
+                f"data.batch_global {self.batch_global} is larger than the {sum(self.sizes)} records of an epoch; "
+                "make it smaller, or add sources"
             )
 
     @property

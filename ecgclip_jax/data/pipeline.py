@@ -23,6 +23,7 @@ from ecgclip_jax.data.index import RunIndex
 from ecgclip_jax.data.order import GlobalOrder
 from ecgclip_jax.data.reading import ReadPart, ReadStep, RecordReader, padded_parts
 from ecgclip_jax.data.sources import CohortSplit
+from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.text.tokenizer import TextTokenizer
 
 _READ_THREADS = 2
@@ -37,7 +38,7 @@ class TrainPipeline:
     script then needs `if __name__ == "__main__"`), else in threads of this one.
 
     Raises:
-        ValueError: a batch larger than an epoch, or one that does not divide by the processes.
+        UserError: a batch larger than an epoch, or one that does not divide by the processes.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class TrainPipeline:
         prefetch_batches: int = 4,
     ) -> None:
         if batch_global % process_count:
-            raise ValueError(f"data.batch_global {batch_global} must divide by the {process_count} processes")
+            raise UserError(f"data.batch_global {batch_global} must divide by the {process_count} processes")
         weights = tuple(source.weight for source in index.data.sources)
         self.order = GlobalOrder(index.seed, index.sizes, weights, batch_global)
         tokens = None if tokenizer is None else tokenize_texts(tokenizer, index.texts, max_tokens)

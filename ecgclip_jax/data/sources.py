@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from jaxtyping import Int16
 
+from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.spec.experiment import Source
 from ecgclip_jax.spec.signal import STORED_LEADS, STORED_SAMPLES
 
@@ -41,7 +42,7 @@ _IDENTITY_COLUMNS = (
 """Columns that decide what is trained on and scored; their content is a split's fingerprint."""
 
 
-class CohortError(ValueError):
+class CohortError(UserError):
     """A prepared cohort that is not there or not whole; the message says what was found and what to do."""
 
 

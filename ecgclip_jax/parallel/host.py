@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ecgclip_jax.parallel.mesh import MESH_AXES
+from ecgclip_jax.parallel.mesh import MESH_AXES, MeshError
 
 Tree = TypeVar("Tree")
 
@@ -50,10 +50,10 @@ def process_rows(mesh: Mesh, batch_global: int) -> range:
     """The contiguous rows of a global batch that this process's devices hold.
 
     Raises:
-        ValueError: the global batch does not divide by the devices of the mesh.
+        MeshError: the global batch does not divide by the devices of the mesh.
     """
     if batch_global % mesh.size:
-        raise ValueError(f"batch_global {batch_global} must divide by the {mesh.size} devices of the mesh")
+        raise MeshError(f"data.batch_global {batch_global} must divide by the {mesh.size} devices of the mesh")
     slices = batch_sharding(mesh).addressable_devices_indices_map((batch_global,)).values()
     starts = [0 if index is None else index[0].start or 0 for index in slices]
     return range(min(starts), max(starts) + batch_global // mesh.size)

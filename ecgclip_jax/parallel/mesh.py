@@ -8,13 +8,14 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
+from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.spec.experiment import MeshSpec
 
 MESH_AXES = ("data", "fsdp")
 """Both carry rows of the batch; `fsdp` also carries pieces of the parameters."""
 
 
-class MeshError(ValueError):
+class MeshError(UserError):
     """Devices that cannot form the mesh that was asked for; the message says what would fit."""
 
 

@@ -21,7 +21,7 @@ class Source(Spec):
     """None takes the newest version found; the resolved one is recorded in the run."""
     split: str = "train"
     weight: float = Field(1.0, gt=0)
-    """Relative number of draws per epoch; with one source it changes nothing."""
+    """Relative number of draws of each record; equal weights draw every record once an epoch."""
 
 
 class DataSpec(Spec):

@@ -20,6 +20,7 @@ os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ecgclip_jax.spec.encoders import TokenizerSpec
+from ecgclip_jax.spec.errors import UserError
 
 TextTokenizer = PreTrainedTokenizerBase
 """Any Hugging Face tokenizer. Other modules take the name from here, so that the switch above comes first."""
@@ -28,7 +29,7 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 """In BERT's order of ids for a new vocabulary: padding is 0."""
 
 
-class TokenizerError(ValueError):
+class TokenizerError(UserError):
     """A tokenizer that cannot be trained, found or used; the message says what to do."""
 
 
