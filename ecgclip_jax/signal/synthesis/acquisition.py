@@ -83,7 +83,7 @@ def _interference_uv(hospital: Hospital, breaths_hz: float, rng: np.random.Gener
     The size of each varies far more between recordings than within one, as it does in a hospital.
     """
     wander_hz = (breaths_hz, rng.uniform(0.04, 0.12), rng.uniform(0.12, 0.2), rng.uniform(0.3, 0.45))
-    wander_uv = hospital.wander_uv * np.exp(rng.normal(-0.2, 0.7)) * np.array([0.8, 1.0, 0.6, 0.2])
+    wander_uv = hospital.wander_uv * np.exp(rng.normal(-0.2, 0.9)) * np.array([0.8, 1.0, 0.6, 0.03])
     mains_hz = hospital.mains_hz + rng.normal(0, 0.02)
     mains_uv = hospital.mains_uv * np.exp(rng.normal(-0.5, 0.8)) * np.array([1.0, 0.15])
     frequencies = np.array([*wander_hz, mains_hz, 3 * mains_hz])
@@ -107,7 +107,7 @@ def _add_motion(potentials_uv: Float32[np.ndarray, "9 time"], rng: np.random.Gen
         electrode = int(rng.integers(len(ELECTRODES)))
         centre_s, width_s = rng.uniform(0.3, 9.7), rng.uniform(0.12, 0.5)
         bump = np.exp(-0.5 * ((_TIME_S - np.float32(centre_s)) / np.float32(width_s)) ** 2)
-        potentials_uv[electrode] += np.float32(rng.normal(0, 450)) * bump
+        potentials_uv[electrode] += np.float32(rng.normal(0, 650)) * bump
 
 
 _HALF_TAPS = 5

@@ -38,6 +38,7 @@ _OWN_AXIS = frozenset(
     }
 )
 """Findings whose frontal axis belongs to them, only jittered by the patient's."""
+_RIGHT_BLOCKS = ("right_bundle_branch_block", "incomplete_right_bundle_branch_block")
 _ECTOPIC_DIRECTIONS = ((0.45, 1.15, 0.65), (0.25, -0.95, 0.85), (-0.95, 0.55, -0.95), (-0.75, -0.85, -0.80))
 """Right ventricular outflow, right apex, left outflow, left apex: where ectopic beats and tachycardias arise."""
 V1, V5, V6 = (LEADS_12.index(name) for name in ("V1", "V5", "V6"))
@@ -99,13 +100,13 @@ def _conducted_qrs(
         qrs = shapes.right_ventricular_hypertrophy(qrs_ms)
     else:
         qrs = shapes.normal_qrs(qrs_ms)
-    if not findings.isdisjoint(("right_bundle_branch_block", "incomplete_right_bundle_branch_block")):
+    qrs = _turned(_infarcted(qrs, findings, rng), findings, person, rng)
+    if not findings.isdisjoint(_RIGHT_BLOCKS):
         complete = "right_bundle_branch_block" in findings
         qrs_ms = float(rng.uniform(126, 154) if complete else rng.uniform(106, 117))
-        late = shapes.right_bundle_branch_block(qrs_ms, incomplete=not complete)
-        qrs = late if qrs.shape[0] == 4 and findings.isdisjoint(_OWN_AXIS) else np.concatenate([qrs, late[4:]])
-    qrs = _infarcted(qrs, findings, rng)
-    qrs = _turned(qrs, findings, person, rng)
+        qrs[3, XYZ] *= 0.35 if complete else 0.6  # basal forces now meet the late right ventricle
+        late = shapes.late_right_ventricle(qrs_ms, incomplete=not complete)
+        qrs = np.concatenate([qrs, rotate(late, frontal_deg=float(np.clip((person.axis_deg - 45) * 0.3, -10, 10)))])
     return _scaled(qrs, findings, person, electrodes, rng), qrs_ms
 
 
@@ -165,11 +166,11 @@ def _scaled(
     if "low_qrs_voltage" in findings:
         factor = min(rng.uniform(0.30, 0.46) / limb_mv, 0.95 / chest_mv)
     elif "left_ventricular_hypertrophy" in findings:
-        factor = max(1.0, rng.uniform(3.7, 4.9) / sokolow_mv)
-    elif limb_mv < 0.6:
-        factor = rng.uniform(0.62, 0.8) / limb_mv
-    elif sokolow_mv > 3.3 and "left_bundle_branch_block" not in findings:
-        factor = rng.uniform(2.8, 3.3) / sokolow_mv
+        factor = max(1.0, rng.uniform(3.6, 4.6) / sokolow_mv)
+    elif limb_mv < 0.55:
+        factor = rng.uniform(0.55, 0.8) / limb_mv
+    elif sokolow_mv > 3.4 and "left_bundle_branch_block" not in findings:
+        factor = rng.uniform(2.8, 3.4) / sokolow_mv
     scaled[:, XYZ] *= factor
     return scaled
 
@@ -194,7 +195,7 @@ def _broad_qrs(kind: QrsKind, person: Constitution, rng: np.random.Generator) ->
     """A beat that starts in the ventricle; paced ones start at the right apex."""
     width_ms = float(rng.uniform(132, 172))
     origin = 1 if kind is QrsKind.PACED else int(rng.integers(4))
-    direction = np.array(_ECTOPIC_DIRECTIONS[origin]) * rng.uniform(0.9, 1.25) * math.sqrt(person.qrs_size)
+    direction = np.array(_ECTOPIC_DIRECTIONS[origin]) * rng.uniform(0.75, 1.15) * math.sqrt(person.qrs_size)
     jittered = direction + rng.normal(0, 0.15, 3)
     return shapes.ectopic_qrs(width_ms, jittered), width_ms
 

@@ -123,7 +123,7 @@ def _draw_constitution(rng: np.random.Generator, sex: Sex, severity: dict[str, f
     """Normal variation of an adult ECG plus the partial effect of the severities on it."""
     female = sex == "female"
     pressure, right, infiltration = (severity[k] for k in ("pressure_overload", "right_overload", "infiltration"))
-    qrs_log_size = rng.normal(-0.10 if female else 0.0, 0.20) + 0.07 * pressure - 0.09 * infiltration
+    qrs_log_size = rng.normal(-0.10 if female else 0.0, 0.28) + 0.07 * pressure - 0.09 * infiltration
     t_log_size = rng.normal(-0.1 if female else 0.0, 0.25)
     t_log_size -= 0.10 * severity["systolic_dysfunction"] + 0.08 * severity["ischaemic_burden"]
     axis = rng.normal(45.0, 22.0) - 6 * severity["age"] + 6 * right - 4 * pressure

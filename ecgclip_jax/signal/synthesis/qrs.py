@@ -24,15 +24,11 @@ def normal_qrs(qrs_ms: float) -> Components:
     )
 
 
-def right_bundle_branch_block(qrs_ms: float, incomplete: bool) -> Components:
-    """Normal left ventricle, then late right ventricular forces: rsR' in V1, broad S in I and V6."""
-    left = normal_qrs(92.0)
-    left[3, 4:7] *= 0.55
+def late_right_ventricle(qrs_ms: float, incomplete: bool) -> Components:
+    """What right bundle branch block adds after the left ventricle: R' in V1, S in I and V6."""
     if incomplete:
-        late = [wave((-0.30, -0.08, -0.38), 0.84 * qrs_ms, 9.0)]
-    else:
-        late = [wave((-0.45, 0.0, -0.50), 0.70 * qrs_ms, 16.0), wave((-0.40, -0.05, -0.45), 0.85 * qrs_ms, 14.0)]
-    return np.concatenate([left, np.stack(late)])
+        return wave((-0.30, -0.08, -0.38), 0.84 * qrs_ms, 9.0)[None]
+    return np.stack([wave((-0.45, 0.0, -0.50), 0.70 * qrs_ms, 16.0), wave((-0.40, -0.05, -0.45), 0.85 * qrs_ms, 14.0)])
 
 
 def left_bundle_branch_block(qrs_ms: float) -> Components:
@@ -65,7 +61,7 @@ def left_posterior_fascicular_block() -> Components:
     return np.stack(
         [
             wave((0.28, -0.30, -0.20), 19.0, 8.0),
-            wave((0.30, 0.45, -0.25), 36.0, 9.0),
+            wave((0.55, 0.45, -0.25), 36.0, 9.0),
             wave((-0.25, 1.25, 0.30), 56.0, 13.0),
             wave((-0.45, 0.30, 0.45), 80.0, 11.0),
         ]
@@ -79,8 +75,8 @@ def preexcitation(qrs_ms: float, pathway: int) -> Components:
     normal = normal_qrs(86.0)
     normal[0, 4:7] = 0.0
     normal[2:, 4:7] += np.array(bias) * 0.6
-    normal[:, 0] += qrs_ms - 90.0
-    slur = [wave(delta, 24.0, 11.0), wave(np.array(delta) * 1.25, 44.0, 13.0)]
+    normal[:, 0] += qrs_ms - 98.0
+    slur = [wave(delta, 24.0, 11.0), wave(np.array(delta) * 1.35, 46.0, 16.0)]
     return np.concatenate([np.stack(slur), normal])
 
 

@@ -162,10 +162,10 @@ def _atrial_wave(rhythm: Rhythm, rng: np.random.Generator) -> Float32[np.ndarray
     if rhythm.atrial_wave == "flutter":
         cycle = 2 * np.pi * rhythm.atrial_hz * (_TIME_S - rhythm.qrs_onset_s[0])
         saw = sum(np.sin(k * cycle + 1.2) / k for k in (1, 2, 3, 4))
-        direction = np.array([0.02, -0.13, -0.06]) * rng.uniform(0.8, 1.5)
+        direction = np.array([0.02, -0.14, -0.06]) * rng.uniform(0.8, 1.5)
         return np.outer(direction, saw).astype(np.float32)
     waves = np.zeros((3, STORED_SAMPLES), np.float32)
-    size = rng.uniform(0.025, 0.065)
+    size = rng.uniform(0.018, 0.045)
     for share in (0.75, 1.0, 1.3):
         wobble = rng.uniform(0.6, 1.6) * np.sin(2 * np.pi * rng.uniform(0.2, 0.6) * _TIME_S + rng.uniform(0, 6.28))
         chaos = np.sin(2 * np.pi * rhythm.atrial_hz * share * _TIME_S + wobble * 2 + rng.uniform(0, 6.28))

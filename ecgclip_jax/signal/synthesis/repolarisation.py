@@ -29,10 +29,10 @@ _INVERSIONS = ((-0.26, -0.03, 0.10), (0.12, -0.26, -0.12), (0.08, 0.12, 0.27))
 
 
 def st_segment(vector: Vector, qrs_ms: float) -> Components:
-    """A plateau from the J point to the foot of the T wave: three overlapping Gaussians."""
+    """A plateau from the J point into the T wave: overlapping Gaussians."""
     rows = [
-        wave(0.72 * vector, qrs_ms * (1 - share) + 8, 6.0, centre_qt=0.62 * share, width_qt=0.065)
-        for share in (0.12, 0.45, 0.78)
+        wave(0.66 * vector, qrs_ms * (1 - share) + 8, 6.0, centre_qt=0.62 * share, width_qt=0.065)
+        for share in (0.12, 0.42, 0.72, 1.02)
     ]
     return np.stack(rows)
 
@@ -68,7 +68,7 @@ def primary(
         if finding in findings:
             st = st + size * np.array(vector)
     if not findings.isdisjoint(("anterior_stemi", "inferior_stemi", "lateral_stemi")):
-        t = 0.35 * t + 1.35 * st
+        t = 0.35 * t + 0.95 * st
     if "posterior_infarction" in findings:
         t = 0.6 * t + np.array([0.02, 0.0, -0.26]) * size
     if "early_repolarisation" in findings:

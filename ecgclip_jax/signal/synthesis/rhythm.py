@@ -97,9 +97,9 @@ def _train(rate_bpm: float, rng: np.random.Generator, jitter: float = 0.012) -> 
 
 def _sinus_rate_bpm(findings: frozenset[str], person: Constitution, rng: np.random.Generator) -> float:
     if "sinus_bradycardia" in findings:
-        return float(rng.uniform(39, 55))
+        return float(rng.uniform(38, 58))
     if "sinus_tachycardia" in findings:
-        return float(rng.uniform(104, 142))
+        return float(rng.uniform(102, 156))
     return float(np.clip(person.heart_rate_bpm + rng.normal(0, 6), 62, 97))
 
 
@@ -160,7 +160,7 @@ def _with_premature_ventricular(rhythm: Rhythm, bigeminy: bool, rng: np.random.G
 
 def _fibrillation(findings: frozenset[str], person: Constitution, rng: np.random.Generator) -> Rhythm:
     """Irregularly irregular conduction: independent log-normal RR intervals above the node's refractory time."""
-    mean_s, spread = 60 / rng.uniform(58, 135), rng.uniform(0.20, 0.32)
+    mean_s, spread = 60 / rng.uniform(50, 160), rng.uniform(0.18, 0.30)
     steps = np.maximum(mean_s * np.exp(spread * rng.standard_normal(48) - spread**2 / 2), 0.33)
     onsets = START_S + np.cumsum(steps)
     onsets = onsets[onsets < END_S]
@@ -172,7 +172,7 @@ def _fibrillation(findings: frozenset[str], person: Constitution, rng: np.random
         np.zeros(len(onsets), int),
         math.nan,
         "fibrillation",
-        float(rng.uniform(5.2, 7.8)),
+        float(rng.uniform(5.5, 8.2)),
     )
 
 
@@ -192,7 +192,7 @@ def _flutter(findings: frozenset[str], person: Constitution, rng: np.random.Gene
 
 def _supraventricular_tachycardia(findings: frozenset[str], person: Constitution, rng: np.random.Generator) -> Rhythm:
     """Re-entry: fast, regular, the retrograde P hidden in the QRS or on the ST segment."""
-    qrs = _train(rng.uniform(148, 205), rng, jitter=0.004)
+    qrs = _train(rng.uniform(132, 200), rng, jitter=0.004)
     hidden = rng.random() < 0.5
     p_onset_s = np.zeros(0) if hidden else qrs + rng.uniform(0.085, 0.12)
     return _rhythm(p_onset_s, qrs, p_kind=PKind.RETROGRADE)
@@ -200,7 +200,7 @@ def _supraventricular_tachycardia(findings: frozenset[str], person: Constitution
 
 def _junctional(findings: frozenset[str], person: Constitution, rng: np.random.Generator) -> Rhythm:
     """Narrow escape without sinus P: the retrograde P before, inside or after the QRS."""
-    qrs = _train(rng.uniform(40, 68), rng)
+    qrs = _train(rng.uniform(38, 96), rng)
     place = int(rng.integers(3))
     p_onset_s = (qrs - rng.uniform(0.075, 0.105), np.zeros(0), qrs + rng.uniform(0.10, 0.15))[place]
     return _rhythm(p_onset_s, qrs, p_kind=PKind.RETROGRADE)
@@ -208,21 +208,21 @@ def _junctional(findings: frozenset[str], person: Constitution, rng: np.random.G
 
 def _ventricular_tachycardia(findings: frozenset[str], person: Constitution, rng: np.random.Generator) -> Rhythm:
     """Broad, regular, with atria that go on at their own pace."""
-    qrs = _train(rng.uniform(128, 195), rng, jitter=0.008)
+    qrs = _train(rng.uniform(112, 190), rng, jitter=0.008)
     return _rhythm(_train(rng.uniform(65, 100), rng), qrs, qrs_kind=QrsKind.TACHYCARDIA)
 
 
 def _third_degree(findings: frozenset[str], person: Constitution, rng: np.random.Generator) -> Rhythm:
     """Complete dissociation: sinus P and a slow escape from the junction or the ventricle."""
-    atria = _train(rng.uniform(68, 105), rng)
+    atria = _train(rng.uniform(66, 108), rng)
     if rng.random() < 0.5:
-        return _rhythm(atria, _train(rng.uniform(38, 50), rng), qrs_kind=QrsKind.CONDUCTED)
-    return _rhythm(atria, _train(rng.uniform(28, 40), rng), qrs_kind=QrsKind.ESCAPE)
+        return _rhythm(atria, _train(rng.uniform(40, 62), rng), qrs_kind=QrsKind.CONDUCTED)
+    return _rhythm(atria, _train(rng.uniform(28, 46), rng), qrs_kind=QrsKind.ESCAPE)
 
 
 def _mobitz_1(findings: frozenset[str], person: Constitution, rng: np.random.Generator) -> Rhythm:
     """Wenckebach: PR grows by shrinking steps until a P is not conducted."""
-    p_onset_s = _train(rng.uniform(66, 98), rng)
+    p_onset_s = _train(rng.uniform(58, 98), rng)
     period, start = int(rng.integers(3, 6)), int(rng.integers(5))
     place = (np.arange(len(p_onset_s)) + start) % period
     first_ms, step_ms = rng.uniform(170, 215), rng.uniform(60, 95)
@@ -233,7 +233,7 @@ def _mobitz_1(findings: frozenset[str], person: Constitution, rng: np.random.Gen
 
 def _mobitz_2(findings: frozenset[str], person: Constitution, rng: np.random.Generator) -> Rhythm:
     """Constant PR, every second to fourth P suddenly not conducted."""
-    p_onset_s = _train(rng.uniform(70, 102), rng)
+    p_onset_s = _train(rng.uniform(60, 102), rng)
     period, start = int(rng.integers(2, 5)), int(rng.integers(4))
     conducted = (np.arange(len(p_onset_s)) + start) % period < period - 1
     pr_ms = float(np.clip(person.pr_ms + rng.normal(10, 8), 130, 225))
@@ -246,7 +246,7 @@ def _paced(findings: frozenset[str], person: Constitution, rng: np.random.Genera
         p_onset_s = _train(rng.uniform(60, 92), rng)
         return _rhythm(p_onset_s, p_onset_s + rng.uniform(0.13, 0.19), qrs_kind=QrsKind.PACED)
     atria = _train(rng.uniform(60, 95), rng) if rng.random() < 0.5 else np.zeros(0)
-    return _rhythm(atria, _train(rng.uniform(58, 82), rng, jitter=0.001), qrs_kind=QrsKind.PACED)
+    return _rhythm(atria, _train(rng.uniform(50, 92), rng, jitter=0.001), qrs_kind=QrsKind.PACED)
 
 
 _RHYTHMS: dict[str, Callable[[frozenset[str], Constitution, np.random.Generator], Rhythm]] = {
