@@ -14,7 +14,7 @@ from fractions import Fraction
 import numpy as np
 from scipy import signal as scipy_signal
 
-from ecgclip_jax.spec.signal import STORED_RATE_HZ, Bandpass, MainsNotch, SignalSpec
+from ecgclip_jax.spec.signal import STORED_RATE_HZ, STORED_SAMPLES, Bandpass, MainsNotch, SignalSpec
 
 MAINS_HZ: tuple[float | None, ...] = (None, 50.0, 60.0)
 """What a record's mains frequency may be; the position in this tuple is the variant of an operator."""
@@ -25,8 +25,9 @@ Step = Callable[[np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class LinearSegment:
-    """Steps that follow each other with nothing non-linear between; one list of steps per mains variant."""
+    """Steps that follow each other with nothing non-linear between: `common`, then those of one mains variant."""
 
+    common: tuple[Step, ...]
     variants: tuple[tuple[Step, ...], ...]
     samples_out: int
 
@@ -84,19 +85,19 @@ def linear_segments(spec: SignalSpec) -> tuple[LinearSegment | None, LinearSegme
 def _segment(spec: SignalSpec, names: tuple[str, ...]) -> LinearSegment | None:
     if not names:
         return None
-    mains = MAINS_HZ if "notch" in names else (None,)
-    variants = tuple(tuple(step for name in names if (step := _step(spec, name, m))) for m in mains)
-    samples_out = spec.signal_samples if "resample" in names else STORED_RATE_HZ * 10
-    return LinearSegment(variants, samples_out)
+    samples_out = spec.signal_samples if "resample" in names else STORED_SAMPLES
+    if "notch" not in names:
+        return LinearSegment(tuple(_step(spec, name, None) for name in names), ((),), samples_out)
+    notch = names.index("notch")
+    common = tuple(_step(spec, name, None) for name in names[:notch])
+    variants = tuple(tuple(_step(spec, name, mains_hz) for name in names[notch:]) for mains_hz in MAINS_HZ)
+    return LinearSegment(common, variants, samples_out)
 
 
-def _step(spec: SignalSpec, name: str, mains_hz: float | None) -> Step | None:
-    if name == "bandpass" and spec.bandpass:
-        band = spec.bandpass
+def _step(spec: SignalSpec, name: str, mains_hz: float | None) -> Step:
+    band, notch = spec.bandpass, spec.notch
+    if name == "bandpass" and band:
         return lambda signal: bandpass(signal, band)
-    if name == "notch":
-        if spec.notch is None or mains_hz is None:
-            return None
-        notch = spec.notch
-        return lambda signal: mains_notch(signal, notch, mains_hz)
+    if name == "notch" and notch:
+        return (lambda signal: mains_notch(signal, notch, mains_hz)) if mains_hz else (lambda signal: signal)
     return lambda signal: resample(signal, spec.rate_hz, spec.signal_samples)

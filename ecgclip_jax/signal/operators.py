@@ -2,13 +2,13 @@
 
 The steps of `ecgclip_jax.signal.filters` on a complete window are one matrix W from 5000 samples to `samples_out`. It
 is found by pushing the identity through scipy, so end padding and initial conditions are in it by construction. Cut
-into blocks, W is dense only near its diagonal: what reaches farther has to pass through the filters' few states, so
+into 50 blocks, W is dense only near its diagonal: what reaches farther has to pass through the filters' few states, so
 blocks apart have a tiny rank (4 to 20). W is kept as
 
-    y[k] = near[k] x[k-1 : k+2]  +  basis_out[k] Σ_j core[k, j] basis_in[j] x[j]
+    y[k] = Σ_{j = k-1 … k+1} near[j, k] x[j]  +  basis_out[k] Σ_j core[j, k] basis_in[j] x[j]
 
-(a uniform block low-rank, or one-level H², matrix). 0.5-100 Hz with notches, 5000 → 4000: 2.2 M numbers instead of
-20 M, four matrix products, no scan over time, and no recursion whose float32 errors could grow.
+(a uniform block low-rank, or one-level H², matrix): for 0.5-100 Hz with notches, 5000 → 4000, 2.2 M numbers instead of
+20 M. It is three matrix products, with no scan over time and no recursion whose float32 errors could grow.
 """
 
 from __future__ import annotations
@@ -20,24 +20,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from ecgclip_jax.signal.filters import LinearSegment, Step, linear_segments
 from ecgclip_jax.spec.signal import STORED_SAMPLES, SignalSpec
 
 N_BLOCKS = 50
 TOLERANCE = 1e-6
-"""Singular values of far blocks below this are dropped (the filters' gain is 1): under 1e-4 mV on real ECGs."""
+"""Singular values of far blocks below this are dropped (the filters' gain is 1): well under 1e-4 mV on real ECGs."""
+
+HostOrDevice = Array | np.ndarray
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class BlockOperator:
-    """A linear operator along time, one variant per mains frequency (axis 0), float32."""
+    """A linear operator along time, one variant per mains frequency (axis 0), float32.
 
-    near: Float[Array | np.ndarray, "variant block three_in out"]
-    basis_in: Float[Array | np.ndarray, "variant block in rank"]
-    core: Float[Array | np.ndarray, "variant block_rank block_rank"]
-    basis_out: Float[Array | np.ndarray, "variant block rank out"]
+    `spread` takes an input block to its contributions to the output blocks before, at and after it, and to its states.
+    """
+
+    spread: Float[HostOrDevice, "variant block in three_out_and_rank"]
+    core: Float[HostOrDevice, "variant block_rank block_rank"]
+    basis_out: Float[HostOrDevice, "variant block rank out"]
 
 
 @jax.tree_util.register_dataclass
@@ -49,12 +54,22 @@ class SignalOperators:
     after_baseline: BlockOperator | None
 
 
-@lru_cache(maxsize=16)
 def build_operators(spec: SignalSpec) -> SignalOperators:
-    """Design a spec's filters on the host (scipy, float64) as numpy arrays; cached per process, so free to call again.
+    """Design a spec's filters on the host (scipy, float64), as numpy arrays.
 
-    Takes 1-10 s for a spec with filters, nothing for one without.
+    Takes 1-8 s of one core for a spec with filters, nothing for one without; cached per process, and shared by specs
+    that differ in nothing that filters see (leads, normalisation, padding).
     """
+    notch = spec.notch.model_copy(update={"unknown_mains_hz": None}) if spec.notch else None
+    filters_alone = SignalSpec(
+        name="filters", samples=1, leads=("I",), rate_hz=spec.rate_hz, bandpass=spec.bandpass, notch=notch,
+        baseline=spec.baseline, filter_order=spec.filter_order,
+    )  # fmt: skip
+    return _build_operators(filters_alone)
+
+
+@lru_cache(maxsize=16)
+def _build_operators(spec: SignalSpec) -> SignalOperators:
     before, after = linear_segments(spec)
     return SignalOperators(
         before_baseline=_build_segment(before) if before else None,
@@ -65,93 +80,109 @@ def build_operators(spec: SignalSpec) -> SignalOperators:
 def apply_operator(
     operator: BlockOperator, signal: Float[Array, "batch time lead"], variant: Int[Array, "batch"], samples_out: int
 ) -> Float[Array, "batch samples lead"]:
-    """Filter each record with its own variant; a variant that no record of the batch asks for costs nothing."""
-    n_variants = operator.near.shape[0]
+    """Filter each record with its own variant.
+
+    A batch of one variant costs one application; in a mixed batch each variant that occurs is applied to all records.
+    """
+    batch, _, n_leads = signal.shape
+    n_variants, n_blocks, block, _ = operator.spread.shape
+    blocks = signal.reshape(batch, n_blocks, block, n_leads).transpose(1, 0, 3, 2).reshape(n_blocks, -1, block)
+
+    def uniform(blocks: Array) -> Array:
+        return _apply_variant(operator, variant[0], blocks)
+
+    def mixed(blocks: Array) -> Array:
+        def choose(index: int, filtered: Array) -> Array:
+            chosen = variant == index
+            rows = jnp.repeat(chosen, n_leads)[None, :, None]
+            replace = lambda old: jnp.where(rows, _apply_variant(operator, index, blocks), old)  # noqa: E731
+            updated: Array = jax.lax.cond(chosen.any(), replace, lambda old: old, filtered)
+            return updated
+
+        filtered = jnp.zeros((*blocks.shape[:2], operator.basis_out.shape[-1]), blocks.dtype)
+        for index in range(n_variants):
+            filtered = choose(index, filtered)
+        return filtered
+
     if n_variants == 1:
-        return _apply_variant(operator, 0, signal, samples_out)
-    filtered = jnp.zeros((signal.shape[0], samples_out, signal.shape[2]), signal.dtype)
-    for index in range(n_variants):
-        chosen = variant == index
-
-        def replace(filtered: Array, index: int = index, chosen: Array = chosen) -> Array:
-            return jnp.where(chosen[:, None, None], _apply_variant(operator, index, signal, samples_out), filtered)
-
-        filtered = jax.lax.cond(chosen.any(), replace, lambda unchanged: unchanged, filtered)
-    return filtered
+        filtered = _apply_variant(operator, 0, blocks)
+    else:
+        filtered = jax.lax.cond((variant == variant[0]).all(), uniform, mixed, blocks)
+    return (
+        filtered.reshape(n_blocks, batch, n_leads, -1)
+        .transpose(1, 0, 3, 2)
+        .reshape(batch, -1, n_leads)[:, :samples_out]
+    )
 
 
 def _apply_variant(
-    operator: BlockOperator, index: int, signal: Float[Array, "batch time lead"], samples_out: int
-) -> Float[Array, "batch samples lead"]:
-    near, basis_in, core, basis_out = (
-        a[index] for a in (operator.near, operator.basis_in, operator.core, operator.basis_out)
-    )
-    n_blocks, block, rank = basis_in.shape
-    batch, _, n_leads = signal.shape
+    operator: BlockOperator, index: int | Int[Array, ""], blocks: Float[Array, "block row in"]
+) -> Float[Array, "block row out"]:
+    spread, core, basis_out = (jnp.asarray(a)[index] for a in (operator.spread, operator.core, operator.basis_out))
+    n_blocks, rank, block_out = basis_out.shape
     exact = jax.lax.Precision.HIGHEST
-    blocks = signal.reshape(batch, n_blocks, block, n_leads)
-    edged = jnp.pad(blocks, ((0, 0), (1, 1), (0, 0), (0, 0)))
-    neighbourhood = jnp.concatenate([edged[:, :-2], edged[:, 1:-1], edged[:, 2:]], axis=2)
-    states = jnp.einsum("bkil,kir->bkrl", blocks, basis_in, precision=exact)
-    passed = jnp.einsum("bsl,st->btl", states.reshape(batch, n_blocks * rank, n_leads), core, precision=exact)
-    far = jnp.einsum("bkrl,kro->bkol", passed.reshape(batch, n_blocks, rank, n_leads), basis_out, precision=exact)
-    filtered = jnp.einsum("bkil,kio->bkol", neighbourhood, near, precision=exact) + far
-    return filtered.reshape(batch, -1, n_leads)[:, :samples_out]
+    contributions = jnp.einsum("kmi,kin->kmn", blocks, spread, precision=exact)
+    earlier, own, later, states = jnp.split(contributions, [block_out, 2 * block_out, 3 * block_out], axis=2)
+    passed = jnp.einsum("jmr,jrs->ms", states, core.reshape(n_blocks, rank, -1), precision=exact)
+    far = jnp.einsum("mkr,kro->kmo", passed.reshape(-1, n_blocks, rank), basis_out, precision=exact)
+    return own + far + jnp.pad(earlier[1:], ((0, 1), (0, 0), (0, 0))) + jnp.pad(later[:-1], ((1, 0), (0, 0), (0, 0)))
 
 
 def _build_segment(segment: LinearSegment) -> BlockOperator:
-    compressed = [_compress(_dense(steps, segment.samples_out)) for steps in segment.variants]
-    rank = max(basis_in.shape[-1] for _, basis_in, _, _ in compressed)
-    return BlockOperator(*(np.stack(parts) for parts in zip(*(_widen(c, rank) for c in compressed), strict=True)))
+    with threadpool_limits(1, user_api="blas"):  # many small matrices: threads would only wait for each other
+        compressed = [_compress(dense) for dense in _dense_variants(segment)]
+    rank = max(basis_out.shape[1] for *_, basis_out in compressed)
+    widened = (_widen(*parts, rank=rank) for parts in compressed)
+    spread, core, basis_out = (np.stack(parts) for parts in zip(*widened, strict=True))
+    return BlockOperator(spread, core, basis_out)
 
 
-def _dense(steps: tuple[Step, ...], samples_out: int) -> np.ndarray:
-    """The operator as a float64 matrix [5000, samples_out]: what each unit impulse becomes."""
-    dense = np.empty((STORED_SAMPLES, samples_out))
-    rows = 100
-    for start in range(0, STORED_SAMPLES, rows):  # in pieces that stay in the processor's cache
-        impulses = np.eye(rows, STORED_SAMPLES, k=start)
-        for step in steps:
-            impulses = step(impulses)
-        dense[start : start + rows] = impulses
+def _dense_variants(segment: LinearSegment) -> list[np.ndarray]:
+    """Each variant as a float64 matrix [5000, samples_out]: what each unit impulse becomes."""
+    dense = [np.empty((STORED_SAMPLES, segment.samples_out)) for _ in segment.variants]
+    rows = 1000  # Gustafsson's method solves a least-squares problem per call: few calls
+    for start in range(0, STORED_SAMPLES, rows):
+        impulses = _through(segment.common, np.eye(rows, STORED_SAMPLES, k=start))
+        for matrix, steps in zip(dense, segment.variants, strict=True):
+            for piece in range(0, rows, 50):  # these stay in the processor's cache
+                matrix[start + piece : start + piece + 50] = _through(steps, impulses[piece : piece + 50])
     return dense
 
 
-Compressed = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+def _through(steps: tuple[Step, ...], signal: np.ndarray) -> np.ndarray:
+    for step in steps:
+        signal = step(signal)
+    return signal
 
 
-def _compress(dense: np.ndarray) -> Compressed:
-    """Split a matrix [5000, samples_out] into near blocks and a far field of low rank; all variants of one segment."""
+def _compress(dense: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Split a matrix [5000, samples_out] into (near, basis_in, core, basis_out), far blocks at their numerical rank."""
     samples_in, samples_out = dense.shape
     block, block_out = samples_in // N_BLOCKS, -(-samples_out // N_BLOCKS)
     padded = np.pad(dense, ((0, 0), (0, N_BLOCKS * block_out - samples_out)))
     far = padded.reshape(N_BLOCKS, block, N_BLOCKS, block_out)
-    near = np.zeros((N_BLOCKS, 3, block, block_out), np.float32)
-    for k in range(N_BLOCKS):
-        for j in range(max(0, k - 1), min(N_BLOCKS, k + 2)):
-            near[k, j - k + 1] = far[j, :, k]
+    near = np.zeros((N_BLOCKS, block, 3, block_out))
+    for j in range(N_BLOCKS):
+        for k in range(max(0, j - 1), min(N_BLOCKS, j + 2)):
+            near[j, :, k - j + 1] = far[j, :, k]
             far[j, :, k] = 0
-    rows = np.einsum("kiol,kjol->kij", far, far, optimize=True)
-    columns = np.einsum("jiko,jikp->kop", far, far, optimize=True)
-    values_in, vectors_in = np.linalg.eigh(rows)
-    values_out, vectors_out = np.linalg.eigh(columns)
+    from_input = far.reshape(N_BLOCKS, block, -1)
+    to_output = far.transpose(2, 3, 0, 1).reshape(N_BLOCKS, block_out, -1)
+    values_in, vectors_in = np.linalg.eigh(from_input @ from_input.swapaxes(1, 2))
+    values_out, vectors_out = np.linalg.eigh(to_output @ to_output.swapaxes(1, 2))
     rank = max(1, *((values > TOLERANCE**2).sum(axis=1).max() for values in (values_in, values_out)))
-    basis_in = vectors_in[:, :, -rank:]
-    basis_out = vectors_out[:, :, -rank:].swapaxes(1, 2)
-    core = np.einsum("kir,kijo,jso->krjs", basis_in, far, basis_out, optimize=True)
-    core = core.reshape(N_BLOCKS * rank, N_BLOCKS * rank)
-    return near.reshape(N_BLOCKS, 3 * block, block_out), basis_in, core, basis_out
+    basis_in, basis_out = vectors_in[:, :, -rank:], vectors_out[:, :, -rank:]
+    states = (basis_in.swapaxes(1, 2) @ from_input).reshape(N_BLOCKS * rank, N_BLOCKS, block_out)
+    core = (states.swapaxes(0, 1) @ basis_out).reshape(N_BLOCKS, N_BLOCKS, rank, rank).transpose(1, 2, 0, 3)
+    return near.reshape(N_BLOCKS, block, 3 * block_out), basis_in, core, basis_out.swapaxes(1, 2)
 
 
-def _widen(compressed: Compressed, rank: int) -> Compressed:
-    """Pad a variant with zero states to the common rank, so that variants stack."""
-    near, basis_in, core, basis_out = compressed
-    own = basis_in.shape[-1]
-    more = (0, rank - own)
-    core = np.pad(core.reshape(N_BLOCKS, own, N_BLOCKS, own), ((0, 0), more, (0, 0), more))
-    return (
-        near.astype(np.float32),
-        np.pad(basis_in, ((0, 0), (0, 0), more)).astype(np.float32),
-        core.reshape(N_BLOCKS * rank, N_BLOCKS * rank).astype(np.float32),
-        np.pad(basis_out, ((0, 0), more, (0, 0))).astype(np.float32),
-    )
+def _widen(
+    near: np.ndarray, basis_in: np.ndarray, core: np.ndarray, basis_out: np.ndarray, rank: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One variant as the arrays of a `BlockOperator`, zero states added up to the common rank."""
+    more = (0, rank - basis_out.shape[1])
+    spread = np.concatenate([near, np.pad(basis_in, ((0, 0), (0, 0), more))], axis=2)
+    core = np.pad(core, ((0, 0), more, (0, 0), more)).reshape(N_BLOCKS * rank, N_BLOCKS * rank)
+    basis_out = np.pad(basis_out, ((0, 0), more, (0, 0)))
+    return spread.astype(np.float32), core.astype(np.float32), basis_out.astype(np.float32)
