@@ -16,8 +16,8 @@ FLOORS = {
     "spec": 0, "contracts": 0,
     "signal": 1, "text": 1, "models": 1, "objectives": 1, "metrics": 1,
     "parallel": 2, "data": 2, "checkpoints": 2, "tracking": 2,
-    "training": 3, "inference": 3,
-    "evaluation": 4, "explain": 4, "interop": 4,
+    "training": 3,
+    "inference": 4, "evaluation": 4, "explain": 4, "interop": 4,
     "reporting": 5, "serving": 6, "cli": 7,
 }  # fmt: skip
 JAX_FREE = ("spec", "text", "data/sources.py", "signal/leads.py", "signal/record.py", "signal/readers.py",
