@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from ecgclip_jax.cli.options import default_data_dir, parse
+from ecgclip_jax.cli.options import default_data_dir
 from ecgclip_jax.spec.errors import UserError
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ Arguments = (
 
 def main(words: list[str]) -> int:
     """Prepares the named cohort."""
-    arguments: Any = parse(Arguments, words, "prepare")  # type: ignore[arg-type]
+    arguments: Any = tyro.cli(Arguments, args=words, prog="ecgclip prepare")  # type: ignore[call-overload]
     name = "synthetic_ecg" if isinstance(arguments, SyntheticArguments) else "ptb_xl"
     return prepare(name, **vars(arguments))
 

@@ -23,8 +23,9 @@ _NOT_FINDINGS = re.compile(
     r"""
       \b4\.46(?=\s+unbest[^.]|\s*\Z)          # PTB-XL's carts print their software version before the next line
     | \bunbestätigter\s+bericht              # "unconfirmed report"
-    | \bunconfirmed(?:\s+(?:report|analysis|ecg|diagnosis))?\b
-    | \b(?:electronically\s+)?(?:confirmed|signed|reviewed)\s+by\b[^.]*
+    | \bunconfirmed(?:\s+(?:report|analysis|ecg|diagnosis))?\b(?:\s+-\s+md\s+must\s+review)?
+    | \b(?:electronically\s+)?(?:confirmed|signed|reviewed)\s+by\b[^.;\n]*
+    | \b(?:automated\s+analysis|computer\s+interpretation)\b
     | \btrace\s+only\s+requested\b
     | \bpat\.\s+uppgifter\s+saknas          # Swedish: patient details missing
     """,
@@ -34,12 +35,15 @@ _STARRED_BANNER_MARKS = re.compile(r"\*{2,}|={2,}|-{3,}|_{3,}")
 # An ü that was lost before publication: "f#r linkshypertrophie", "r-s #bergang" (the only two words so written).
 _LOST_UMLAUT = re.compile(r"\bf#r\b|#bergang")
 _PUNCTUATION_ALONE = re.compile(r"(?:(?<=\s)|^)[^\w\s]+(?:(?=\s)|$)")
+_MEANINGFUL_ALONE = frozenset("&+-/<>=")
+_INVISIBLE = frozenset({"Cc", "Cf", "Zl", "Zp"})
+"""Unicode categories of control characters, format characters and line separators."""
 _SPACES = re.compile(r"\s+")
 
 
 def _repair_characters(text: str) -> str:
     text = unicodedata.normalize("NFC", text)
-    text = "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") else c for c in text)
+    text = "".join(" " if unicodedata.category(c) in _INVISIBLE and c != "\n" else c for c in text)
     text = _LOST_UMLAUT.sub(lambda m: m.group().replace("#", "ü"), text)
     # Lower-cased by a tool that knew ASCII only ("mÄssige"): finish what it began.
     return text if re.search("[A-Z]", text) else text.lower()
@@ -48,7 +52,9 @@ def _repair_characters(text: str) -> str:
 def _clean_plain(text: str) -> str:
     text = _repair_characters(_APPENDED_LABELS.sub("", text))
     text = _STARRED_BANNER_MARKS.sub(" ", _NOT_FINDINGS.sub(" ", text))
-    text = _PUNCTUATION_ALONE.sub(lambda m: m.group() if m.group() in {"&", "+", "-", "/", "<", ">", "="} else " ", text)
+    text = _PUNCTUATION_ALONE.sub(
+        lambda m: m.group() if m.group() in {"&", "+", "-", "/", "<", ">", "="} else " ", text
+    )
     text = _SPACES.sub(" ", text).strip()
     return text if re.search(r"[^\W\d_]", text) else ""
 
@@ -56,7 +62,9 @@ def _clean_plain(text: str) -> str:
 def _clean_merl(text: str) -> str:
     # The order of the strips, and that they take characters rather than prefixes, is the released notebook's.
     text = text.replace("EKG", "ECG").replace("ekg", "ecg")
-    text = text.strip(" ***").strip("*** ").strip("***").strip("=-").strip("=").lower()
+    for characters in (" ***", "*** ", "***", "=-", "="):
+        text = text.strip(characters)
+    text = text.lower()
     if not text.split():
         return "empty"
     return text.replace("\n", " ").replace("\r", " ").replace("\t", " ") + "."
@@ -99,8 +107,9 @@ _WORDS: Mapping[Language, str] = {
     "sinusrhythmus rhythmus lagetyp linkstyp rechtstyp normales grenzbefund neg abnorm abnormes abnormales infarkt "
     "vorhofflimmern vorhof* linkshypertrophie *schenkelblock ableitungen ischämie linksbelastung möglich "
     "wahrscheinlich verdacht extrasystole* extrasystolen ventrikuläre supraventrikuläre tachykard* bradykard* "
-    "sinustachykardie sinusbradykardie sinusrythmus flach biphasisch llt niederspannung unspezifische* pathologisch* steiltyp senkung hebung "
-    "schrittmacher grenzbefund verlängerung *störung* herz* kammer* überdrehter ueberdrehter arrhythmie sinistrocardiale",
+    "sinustachykardie sinusbradykardie sinusrythmus flach biphasisch llt niederspannung "
+    "unspezifische* pathologisch* steiltyp senkung hebung schrittmacher grenzbefund verlängerung *störung* herz* "
+    "kammer* überdrehter ueberdrehter arrhythmie sinistrocardiale",
     "sv": "och eller med inte ej för vid som är sinusrytm rytm vänster höger el-axel axel *skänkelblock "
     "förmaksflimmer förmaks* kammar* avvikande förändring sänkning höjning såsom ospecifik belastning myokardskada "
     "förlängd takykardi bradykardi arytmi normalt extrasystoli ischemi bör övervägas misstänkt äldre",

@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a source folder, in one build: a reason each, counts that add up, the rest built."""
+"""Everything that can be wrong with a source folder, in one build: a reason each, counts that add up, the rest kept."""
 
 from __future__ import annotations
 

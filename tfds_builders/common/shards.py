@@ -102,7 +102,9 @@ class _ExampleWriter:
         self._digest = hashlib.sha256()
 
     def write(self, record: Record) -> None:
-        example = self._serializer.serialize_example(self._features.encode_example(record.example()))
+        # TFDS's own `serialize_example` writes protobuf maps in an order that differs between processes.
+        proto = self._serializer.get_tf_example(self._features.encode_example(record.example()))
+        example = proto.SerializeToString(deterministic=True)
         self._digest.update(example)
         self._writer.write(example)
 

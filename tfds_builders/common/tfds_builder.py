@@ -22,16 +22,18 @@ class CohortBuilder(FileReaderBuilder):  # type: ignore[misc]
     """Base of the `Builder` in every `NAME_dataset_builder.py`.
 
     Args:
+      workers: processes that write; None takes one per CPU.
       options: what the cohort takes (its source folder, its rate …), as `tfds.builder(name, **options)` passes it on.
     """
 
     FACTS: ClassVar[CohortFacts]
 
-    def __init__(self, *, file_format: str | None = None, **options: Any) -> None:
+    def __init__(self, *, file_format: str | None = None, workers: int | None = None, **options: Any) -> None:
         own = {name: options.pop(name) for name in ("data_dir", "config", "version") if name in options}
-        self._options = options
+        self._workers, self._options = workers, options
         super().__init__(file_format=file_format or "array_record", **own)
-        self._original_state |= options  # what TFDS pickles and calls __init__ with again
+        # What TFDS pickles and calls __init__ with again.
+        self._original_state |= {"workers": workers, **options}
 
     @abstractmethod
     def make_cohort(self, download_dir: Path, **options: Any) -> Cohort:
@@ -44,5 +46,5 @@ class CohortBuilder(FileReaderBuilder):  # type: ignore[misc]
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         cohort = self.make_cohort(Path(self._data_dir_root) / "downloads" / self.name, **self._options)
-        build_into(cohort, cohort.plan(), Path(self.data_dir))
+        build_into(cohort, cohort.plan(), Path(self.data_dir), workers=self._workers)
         self.info.read_from_directory(self.data_dir)

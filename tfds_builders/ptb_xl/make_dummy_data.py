@@ -67,11 +67,8 @@ def write_table(folder: Path, rows: Sequence[dict[str, str]], columns: Sequence[
 def write_signals(folder: Path, row: dict[str, str], ecg_uv: Int16[np.ndarray, "5000 12"]) -> None:
     """Writes a row's two records: 500 Hz as given, and 100 Hz."""
     signal_mv = ecg_uv.astype(np.float64) / _UNITS_PER_MV
-    for column, rate_hz, samples in (
-        ("filename_hr", 500, signal_mv),
-        ("filename_lr", 100, resample_poly(signal_mv, 1, 5, axis=0)),
-    ):
-        path = folder / row[column]
+    for rate_hz, samples in ((500, signal_mv), (100, resample_poly(signal_mv, 1, 5, axis=0))):
+        path = folder / row["filename_hr" if rate_hz == 500 else "filename_lr"]
         path.parent.mkdir(parents=True, exist_ok=True)
         wfdb.wrsamp(
             path.name,
