@@ -83,9 +83,9 @@ def _interference_uv(hospital: Hospital, breaths_hz: float, rng: np.random.Gener
     The size of each varies far more between recordings than within one, as it does in a hospital.
     """
     wander_hz = (breaths_hz, rng.uniform(0.04, 0.12), rng.uniform(0.12, 0.2), rng.uniform(0.3, 0.45))
-    wander_uv = hospital.wander_uv * np.exp(rng.normal(-0.2, 0.9)) * np.array([0.8, 1.0, 0.6, 0.03])
+    wander_uv = hospital.wander_uv * np.exp(rng.normal(-0.2, 0.65)) * np.array([0.8, 1.0, 0.6, 0.03])
     mains_hz = hospital.mains_hz + rng.normal(0, 0.02)
-    mains_uv = hospital.mains_uv * np.exp(rng.normal(-0.5, 0.8)) * np.array([1.0, 0.15])
+    mains_uv = hospital.mains_uv * np.exp(rng.normal(-0.5, 0.7)) * np.array([1.0, 0.15])
     frequencies = np.array([*wander_hz, mains_hz, 3 * mains_hz])
     amplitude = np.tile(np.concatenate([wander_uv, mains_uv]), 2)
     weights = (rng.standard_normal((9, len(amplitude))) * amplitude).astype(np.float32)

@@ -39,6 +39,8 @@ _OWN_AXIS = frozenset(
 )
 """Findings whose frontal axis belongs to them, only jittered by the patient's."""
 _RIGHT_BLOCKS = ("right_bundle_branch_block", "incomplete_right_bundle_branch_block")
+_LEFT_WAVES = 4
+"""Waves of the left ventricle in every narrow QRS; a right bundle branch block adds its own after them."""
 _ECTOPIC_DIRECTIONS = ((0.45, 1.15, 0.65), (0.25, -0.95, 0.85), (-0.95, 0.55, -0.95), (-0.75, -0.85, -0.80))
 """Right ventricular outflow, right apex, left outflow, left apex: where ectopic beats and tachycardias arise."""
 V1, V5, V6 = (LEADS_12.index(name) for name in ("V1", "V5", "V6"))
@@ -51,7 +53,7 @@ class BeatShapes:
     p: dict[PKind, Components]
     qrs_t: dict[QrsKind, Components]
     qrs: Components
-    """QRS alone of the dominant beat."""
+    """QRS of the dominant beat; with right bundle branch block its left ventricular part, whose axis is the axis."""
     qrs_ms: float
 
 
@@ -71,7 +73,8 @@ def draw_shapes(
             [conducted, _conducted_st_t(findings, conducted, qrs_ms, person, st_shift, rng)]
         )
     }
-    dominant_qrs, dominant_ms = conducted, qrs_ms
+    dominant_ms = qrs_ms
+    dominant_qrs = conducted if findings.isdisjoint(_RIGHT_BLOCKS) else conducted[:_LEFT_WAVES]
     for kind in sorted(kinds - {QrsKind.CONDUCTED}):
         qrs, width_ms = _broad_qrs(kind, person, rng)
         tables[kind] = np.concatenate([qrs, repol.secondary(qrs, width_ms, person.qrs_size * 1.1)])

@@ -123,21 +123,21 @@ def _draw_constitution(rng: np.random.Generator, sex: Sex, severity: dict[str, f
     """Normal variation of an adult ECG plus the partial effect of the severities on it."""
     female = sex == "female"
     pressure, right, infiltration = (severity[k] for k in ("pressure_overload", "right_overload", "infiltration"))
-    qrs_log_size = rng.normal(-0.10 if female else 0.0, 0.28) + 0.07 * pressure - 0.09 * infiltration
+    qrs_log_size = rng.normal(-0.10 if female else 0.0, 0.28) + 0.12 * pressure - 0.14 * infiltration
     t_log_size = rng.normal(-0.1 if female else 0.0, 0.25)
-    t_log_size -= 0.10 * severity["systolic_dysfunction"] + 0.08 * severity["ischaemic_burden"]
-    axis = rng.normal(45.0, 22.0) - 6 * severity["age"] + 6 * right - 4 * pressure
+    t_log_size -= 0.14 * severity["systolic_dysfunction"] + 0.12 * severity["ischaemic_burden"]
+    axis = rng.normal(45.0, 22.0) - 6 * severity["age"] + 9 * right - 6 * pressure
     return Constitution(
         qrs_size=math.exp(qrs_log_size),
         t_size=math.exp(t_log_size),
         axis_deg=float(np.clip(axis, -22, 84)),
-        horizontal_deg=rng.normal(0.0, 11.0) - 3 * pressure + 3 * right,
+        horizontal_deg=rng.normal(0.0, 11.0) - 4 * pressure + 4 * right,
         precordial_gain=np.exp(rng.normal(0.0, 0.12, 6)),
-        p_size=math.exp(rng.normal(0.0, 0.18) + 0.07 * severity["atrial_remodelling"]),
-        pr_ms=float(np.clip(rng.normal(158, 17) + 4 * severity["age"] + 4 * infiltration, 124, 194)),
-        qrs_ms=float(np.clip(rng.normal(90, 6) + 2.5 * severity["systolic_dysfunction"], 76, 108)),
-        qtc_ms=float(np.clip(rng.normal(414 if female else 404, 13) + 4 * severity["metabolic_load"], 375, 444)),
-        heart_rate_bpm=float(np.clip(rng.normal(73, 9) + 2.5 * severity["metabolic_load"], 61, 98)),
+        p_size=math.exp(rng.normal(0.0, 0.18) + 0.12 * severity["atrial_remodelling"]),
+        pr_ms=float(np.clip(rng.normal(156, 14) + 5 * severity["age"] + 8 * infiltration, 124, 194)),
+        qrs_ms=float(np.clip(rng.normal(90, 5) + 4 * severity["systolic_dysfunction"], 76, 108)),
+        qtc_ms=float(np.clip(rng.normal(414 if female else 404, 11) + 7 * severity["metabolic_load"], 375, 444)),
+        heart_rate_bpm=float(np.clip(rng.normal(73, 8) + 4 * severity["metabolic_load"], 61, 98)),
         breaths_hz=float(rng.uniform(0.18, 0.33)),
     )
 

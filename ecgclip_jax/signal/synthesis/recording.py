@@ -50,7 +50,7 @@ def make_recording(
     electrodes[3:] *= person.precordial_gain[:, None]
     dominant = QrsKind(int(np.bincount(rhythm.qrs_kind, minlength=len(QrsKind)).argmax()))
     severity = dict(zip(SEVERITIES, patient.severity * world.severity_effect, strict=True))
-    st_shift = 0.012 * max(0.0, severity["ischaemic_burden"])
+    st_shift = 0.02 * max(0.0, severity["ischaemic_burden"])
     shapes = draw_shapes(
         drawn, frozenset(map(QrsKind, rhythm.qrs_kind.tolist())), dominant, person, electrodes, st_shift, rng
     )
