@@ -1,0 +1,174 @@
+"""L2-regularised logistic regressions for all labels and all L2 strengths in one jitted solve.
+
+Objective of each column (scikit-learn's, divided by C·n): mean over its known records of log(1 + exp(z)) - y z, plus
+|w|² / (2 C n), the intercept free. Features are standardised and then rotated to their principal axes. A rotation leaves
+the penalty and so the optimum as they are, but makes the curvature near the start diagonal, so that L-BFGS starts
+with almost the Newton step (method ours; performance of the plain form depends on how correlated the features are).
+The cost of an iteration is two matrix products that all columns share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+MEMORY = 8
+"""Curvature pairs kept by L-BFGS."""
+MAX_ITERATIONS = 300
+TOLERANCE = 1e-7
+"""A column has converged when the decrease that its next step promises is below this share of its objective."""
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Standardisation followed by the principal axes, fitted on training features only."""
+
+    mean: Float[np.ndarray, "width"]
+    axes: Float[np.ndarray, "width axes"]
+    """Maps centred features to uncorrelated coordinates; a feature without variance maps to nothing."""
+    variance: Float[np.ndarray, "axes"]
+
+    def apply(self, features: Float[np.ndarray, "records width"]) -> Float[np.ndarray, "records axes"]:
+        """Features in rotated coordinates, float32."""
+        return ((features - self.mean) @ self.axes).astype(np.float32)
+
+
+def fit_rotation(features: Float[np.ndarray, "records width"]) -> Rotation:
+    """Standardisation (unit variance) and principal axes of training features."""
+    wide = features.astype(np.float64)
+    mean, spread = wide.mean(axis=0), wide.std(axis=0)
+    inverse = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 1e-6 * np.abs(mean) + 1e-12)
+    standard = (wide - mean) * inverse
+    variance, axes = np.linalg.eigh(standard.T @ standard / len(wide))
+    return Rotation(mean, inverse[:, None] * axes, np.maximum(variance, 0.0))
+
+
+class Solution(NamedTuple):
+    """Optima, one per L2 strength and label."""
+
+    weight: Float[Array, "axes strengths labels"]
+    bias: Float[Array, "strengths labels"]
+    objective: Float[Array, "strengths labels"]
+    iterations: Int[Array, ""]
+
+
+class _State(NamedTuple):
+    theta: Float[Array, "coords columns"]
+    logits: Float[Array, "records columns"]
+    value: Float[Array, "columns"]
+    gradient: Float[Array, "coords columns"]
+    steps: Float[Array, "memory coords columns"]
+    changes: Float[Array, "memory coords columns"]
+    active: Bool[Array, "columns"]
+    iteration: Int[Array, ""]
+
+
+def _l_bfgs_direction(state: _State, inverse_curvature: Float[Array, "coords columns"]) -> Float[Array, "coords columns"]:
+    """Two-loop recursion (Nocedal & Wright, algorithm 7.4), all columns at once; an empty pair changes nothing."""
+    curvature = jnp.sum(state.steps * state.changes, axis=1)
+    rho = jnp.where(curvature > 0, 1.0 / jnp.where(curvature > 0, curvature, 1.0), 0.0)
+
+    def backward(i: Int[Array, ""], carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        q, alpha = carry
+        k = MEMORY - 1 - i
+        a = rho[k] * jnp.sum(state.steps[k] * q, axis=0)
+        return q - a * state.changes[k], alpha.at[k].set(a)
+
+    def forward(k: Int[Array, ""], r: Array) -> Array:
+        beta = rho[k] * jnp.sum(state.changes[k] * r, axis=0)
+        return r + (alpha[k] - beta) * state.steps[k]
+
+    q, alpha = jax.lax.fori_loop(0, MEMORY, backward, (state.gradient, jnp.zeros_like(rho)))
+    return -jax.lax.fori_loop(0, MEMORY, forward, inverse_curvature * q)
+
+
+@partial(jax.jit, static_argnames=("max_iterations",))
+def solve(
+    features: Float[Array, "records axes"],
+    variance: Float[Array, "axes"],
+    positive: Bool[Array, "records labels"],
+    known: Bool[Array, "records labels"],
+    inverse_l2: Float[Array, "strengths"],
+    max_iterations: int = MAX_ITERATIONS,
+) -> Solution:
+    """All logistic regressions at once: L-BFGS with a backtracking line search per column.
+
+    Args:
+        features: centred features with (nearly) uncorrelated columns, see `fit_rotation`.
+        variance: of each column of `features`; only the speed depends on it.
+        positive: labels; a label without a known positive or a known negative has no meaningful solution.
+        known: which labels count; a label that is never known gets weights of zero.
+        inverse_l2: scikit-learn's C.
+        max_iterations: after which a column stops wherever it is.
+    """
+    strengths, labels = inverse_l2.shape[0], positive.shape[1]
+    design = jnp.concatenate([features, jnp.ones((features.shape[0], 1), features.dtype)], axis=1)
+    count = jnp.maximum(jnp.sum(known, axis=0), 1)
+    share = known / count
+    prevalence = jnp.clip(jnp.sum(share * positive, axis=0), 1e-6, 1 - 1e-6)
+    share, target, prior = (jnp.tile(a, strengths) for a in (share, share * positive, prevalence))
+    l2 = (1.0 / (inverse_l2[:, None] * count[None])).reshape(-1)
+    penalty = jnp.append(jnp.ones(features.shape[1]), 0.0)[:, None] * l2
+    curvature = jnp.append(variance, 1.0)[:, None] * (prior * (1.0 - prior)) + penalty
+    inverse_curvature = 1.0 / jnp.maximum(curvature, 1e-12)
+
+    def value_at(theta: Array, logits: Array) -> Array:
+        loss = jnp.sum(share * jax.nn.softplus(logits) - target * logits, axis=0)
+        return loss + 0.5 * jnp.sum(penalty * theta**2, axis=0)
+
+    def gradient_at(theta: Array, logits: Array) -> Array:
+        return design.T @ (share * jax.nn.sigmoid(logits) - target) + penalty * theta
+
+    def iterate(state: _State) -> _State:
+        direction = _l_bfgs_direction(state, inverse_curvature)
+        slope = jnp.sum(direction * state.gradient, axis=0)
+        active = state.active & (-0.5 * slope > TOLERANCE * state.value)
+        along = design @ direction
+        slack = 1e-7 * state.value  # float32 cannot resolve a smaller decrease
+
+        def too_long(step: Array) -> Array:
+            value = value_at(state.theta + step * direction, state.logits + step * along)
+            return active & (value > state.value + 1e-4 * step * slope + slack)
+
+        def shorten(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+            step, long, halvings = carry
+            step = jnp.where(long, 0.5 * step, step)
+            return step, too_long(step), halvings + 1
+
+        step = active.astype(along.dtype)
+        step, long, _ = jax.lax.while_loop(
+            lambda c: jnp.any(c[1]) & (c[2] < 20), shorten, (step, too_long(step), jnp.int32(0))
+        )
+        step = jnp.where(long, 0.0, step)
+        theta = state.theta + step * direction
+        logits = state.logits + step * along
+        gradient = gradient_at(theta, logits)
+        value = value_at(theta, logits)
+        return _State(
+            theta,
+            logits,
+            value,
+            gradient,
+            jnp.concatenate([state.steps[1:], (theta - state.theta)[None]]),
+            jnp.concatenate([state.changes[1:], (gradient - state.gradient)[None]]),
+            active & (step > 0),
+            state.iteration + 1,
+        )
+
+    theta = jnp.zeros_like(penalty).at[-1].set(jnp.log(prior) - jnp.log1p(-prior))
+    logits = design @ theta
+    gradient = gradient_at(theta, logits)
+    empty = jnp.zeros((MEMORY, *theta.shape))
+    active = jnp.ones(theta.shape[1], bool)
+    start = _State(theta, logits, value_at(theta, logits), gradient, empty, empty, active, jnp.int32(0))
+    end = jax.lax.while_loop(lambda s: jnp.any(s.active) & (s.iteration < max_iterations), iterate, start)
+    shape = (strengths, labels)
+    return Solution(
+        end.theta[:-1].reshape(-1, *shape), end.theta[-1].reshape(shape), end.value.reshape(shape), end.iteration
+    )
