@@ -1,0 +1,100 @@
+"""`ecgclip evaluate RUN`: from a checkpoint to a results table and a report, baselines beside every number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import tyro
+from rich.console import Console
+
+from ecgclip_jax.cli.options import default_data_dir, parse
+from ecgclip_jax.spec.errors import UserError
+from ecgclip_jax.spec.experiment import EvaluationSpec, Source
+
+if TYPE_CHECKING:
+    from ecgclip_jax.evaluation.results import Results
+
+
+@dataclass
+class EvaluateArguments:
+    """Evaluate a run: zero-shot, linear probe and retrieval, the untrained encoder and trivial features beside them.
+
+    What is evaluated stands in the run's experiment; options change it. Probes learn on the train split and choose on
+    the validation split; test labels are used once, for the table. Writes RUN/evaluation and RUN/report.html.
+    """
+
+    run: tyro.conf.Positional[Path]
+    """Run folder, as `ecgclip train` wrote it."""
+    data_dir: Path = field(default_factory=default_data_dir)
+    """Folder of prepared cohorts ($ECGCLIP_DATA or ./data)."""
+    step: int | None = None
+    """Checkpoint to evaluate; without it the newest."""
+    test: tuple[str, ...] = ()
+    """Other test splits, each as COHORT/SPLIT."""
+    prompt_language: Literal["en", "de"] | None = None
+    """Language of the zero-shot prompts."""
+    replicates: int | None = None
+    """Patient-bootstrap draws for the 95 % intervals."""
+    untrained_seeds: int = 1
+    """How many random encoders stand beside the trained one."""
+    on_overlap: Literal["refuse", "flag", "exclude"] = "refuse"
+    """What to do when a test record or patient was seen in pre-training."""
+    with_patient_data: bool = False
+    """Above access class `open`: also keep per-record arrays and counts below ten, in local files."""
+
+
+def main(words: list[str]) -> int:
+    """Evaluates, prints the table, writes the report."""
+    arguments = parse(EvaluateArguments, words, "evaluate")
+    evaluate_run(arguments, Console())
+    return 0
+
+
+def evaluate_run(arguments: EvaluateArguments, console: Console) -> Results:
+    """The results of a run folder, printed and reported.
+
+    Raises:
+        UserError: no run, no data, or an overlap with pre-training.
+    """
+    from ecgclip_jax.evaluation.harness import evaluate
+    from ecgclip_jax.evaluation.summary import summary_table
+    from ecgclip_jax.inference import load_model, untrained
+    from ecgclip_jax.reporting.page import write_report
+
+    model = load_model(arguments.run, arguments.step)
+    spec = _evaluation_spec(model.experiment.evaluation, arguments)
+    baselines = {seed: untrained(model, seed) for seed in range(arguments.untrained_seeds)}
+    results = evaluate(
+        model,
+        arguments.data_dir,
+        spec,
+        arguments.run,
+        untrained=baselines if spec.untrained_baseline else None,
+        exposure=arguments.run / "exposure.parquet",
+        on_overlap=arguments.on_overlap,
+        with_patient_data=arguments.with_patient_data,
+    )
+    console.print(summary_table(results))
+    report = write_report(arguments.run, arguments.data_dir, model, results)
+    console.print(f"results {arguments.run / 'evaluation'}\nreport  {report}", highlight=False)
+    return results
+
+
+def _evaluation_spec(spec: EvaluationSpec, arguments: EvaluateArguments) -> EvaluationSpec:
+    changes: dict[str, object] = {}
+    if arguments.test:
+        changes["test"] = tuple(_source(word) for word in arguments.test)
+    if arguments.prompt_language:
+        changes["prompt_language"] = arguments.prompt_language
+    if arguments.replicates:
+        changes["bootstrap_replicates"] = arguments.replicates
+    return spec.replace(changes)
+
+
+def _source(word: str) -> Source:
+    cohort, separator, split = word.partition("/")
+    if not separator or not cohort or not split:
+        raise UserError(f"--test takes COHORT/SPLIT, for example ptb_xl/test; found {word!r}")
+    return Source(cohort=cohort, split=split)
