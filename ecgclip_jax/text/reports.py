@@ -21,8 +21,8 @@ Language = Literal["en", "de", "sv", "unknown"]
 _APPENDED_LABELS = re.compile(r"\s*\bEdit:.*\Z", re.DOTALL)
 _NOT_FINDINGS = re.compile(
     r"""
-      \b4\.46(?=\s+unbest[^.]|\s*\Z)          # PTB-XL's carts print their software version before the next line
-    | \bunbestätigter\s+bericht              # "unconfirmed report"
+      \b4\.46(?:\s+u\w*(?:\s+b\w*)?)?\s*\Z   # PTB-XL's carts: their software version, and then "unconfirmed report",
+    | \bunbestätigter\s+bericht              # … often cut off anywhere, since reports were stored in so many characters
     | \bunconfirmed(?:\s+(?:report|analysis|ecg|diagnosis))?\b(?:\s+-\s+md\s+must\s+review)?
     | \b(?:electronically\s+)?(?:confirmed|signed|reviewed)\s+by\b[^.;\n]*
     | \b(?:automated\s+analysis|computer\s+interpretation)\b

@@ -15,6 +15,8 @@ from ecgclip_jax.text.reports import clean_report, guess_language, report_flags
         ("sinus rhythm.  normal\tecg.", "sinus rhythm. normal ecg."),
         ("sinusrhythmus linkstyp 4.46             unbestÄtigter bericht", "sinusrhythmus linkstyp"),
         ("inferiorer infarkt     alter unbest. 4.46   unbestÄtigter bericht", "inferiorer infarkt alter unbest."),
+        ("hochlaterale ischÄmie 4.46                 unbestÄtigter beri", "hochlaterale ischämie"),
+        ("linksbelastung 4.46", "linksbelastung"),
         ("mÄssige amplitudenkriterien f#r linkshypertrophie", "mässige amplitudenkriterien für linkshypertrophie"),
         ("r-s #bergang in v ableitungen", "r-s übergang in v ableitungen"),
         ("Sinus rhythm, V1 QRS broad", "Sinus rhythm, V1 QRS broad"),
