@@ -118,6 +118,23 @@ def read_regular_file(path: str, *, max_bytes: int, expected_bytes: int | None =
         raise unreadable(path, error) from None
 
 
+def regular_file_size(path: str) -> int:
+    """Bytes of a regular file, for libraries that open it themselves (a named pipe would hold them for ever).
+
+    Raises:
+        ECGReadError: `missing_file`, `unreadable`.
+    """
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        raise missing(path) from None
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from None
+    if not stat.S_ISREG(status.st_mode):
+        raise unreadable(path, "not a regular file")
+    return status.st_size
+
+
 def _check_size(path: str, size: int, max_bytes: int, expected_bytes: int | None) -> None:
     if size == 0:
         raise ECGReadError.because(

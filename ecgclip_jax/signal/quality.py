@@ -24,6 +24,11 @@ RAIL_RUN_SAMPLES: Final = STORED_RATE_HZ // 10
 """A lead that stays at its own largest or smallest value for 100 ms hit a rail: no wave has so long a flat top."""
 RAIL_MIN_UV: Final = 1000
 """…but only 1 mV away from zero: a quiet baseline rests that long at its extreme once it is rounded."""
+FROZEN_SAMPLES: Final = STORED_RATE_HZ // 2
+"""All leads together unchanged for half a second: held or padded with zeros, for noise alone moves some lead. All of
+PTB-XL's first 400 records at 500 Hz end in 0.1 s of held values: too short to matter, so not flagged."""
+FROZEN_MIN_LEADS: Final = 3
+"""Fewer leads may well rest, or be clipped, at the same time."""
 FLAT_RANGE_UV: Final = 10
 """Peak to peak of a lead without a heart in it: two steps of a 5 µV converter, the coarsest in common use."""
 QRS_RANGE_MV: Final = (0.2, 5.0)
@@ -66,6 +71,7 @@ class QualityFlag(StrEnum):
     padded_short = "padded_short"
     flat_lead = "flat_lead"
     saturated = "saturated"
+    frozen = "frozen"
     amplitude_suspect_unit = "amplitude_suspect_unit"
     einthoven_residual = "einthoven_residual"
     goldberger_residual = "goldberger_residual"
@@ -106,7 +112,11 @@ def find(ecg_uv: Int16[np.ndarray, "time 12"], *, n_padded: int = 0, n_saturated
     findings = list(_completeness(present, has_samples, n_padded))
     if flat.any():
         findings.append(Finding(QualityFlag.flat_lead, f"no heart visible in {_names(flat)}", float(flat.sum())))
-    findings += _saturation(by_lead, usable, n_saturated)
+    held = _held(by_lead, present, usable)
+    if (longest := _longest_run(held, FROZEN_SAMPLES)) >= FROZEN_SAMPLES:
+        message = f"no lead changes for {longest / STORED_RATE_HZ:.2f} s: held or padded with a constant"
+        findings.append(Finding(QualityFlag.frozen, message, float(longest)))
+    findings += _saturation(by_lead, held, usable, n_saturated)
     findings += _amplitude(by_lead, present, usable)
     findings += _limb_lead_algebra(by_lead[:6], present[:6], usable[:6])
     return tuple(findings)
@@ -140,8 +150,23 @@ def _completeness(
         yield Finding(QualityFlag.padded_short, f"{seconds:.2f} s recorded, the rest is missing", float(n_padded))
 
 
+def _held(
+    by_lead: Int16[np.ndarray, "lead time"],
+    present: Bool[np.ndarray, "lead time"],
+    usable: Bool[np.ndarray, "lead"],
+) -> Bool[np.ndarray, "time"]:
+    """Samples at which every usable lead repeats its last value."""
+    held = np.zeros(by_lead.shape[1], bool)
+    if usable.sum() >= FROZEN_MIN_LEADS:
+        held[1:] = ((by_lead[usable, 1:] == by_lead[usable, :-1]) & present[usable, 1:]).all(axis=0)
+    return held
+
+
 def _saturation(
-    by_lead: Int16[np.ndarray, "lead time"], usable: Bool[np.ndarray, "lead"], n_saturated: int
+    by_lead: Int16[np.ndarray, "lead time"],
+    held: Bool[np.ndarray, "time"],
+    usable: Bool[np.ndarray, "lead"],
+    n_saturated: int,
 ) -> Iterator[Finding]:
     on_rail = np.zeros(len(by_lead), bool)
     for lead in np.flatnonzero(usable):
@@ -149,7 +174,10 @@ def _saturation(
         extremes = (samples.max(), samples[samples != MISSING_UV].min())
         on_rail[lead] = any(
             abs(int(extreme)) >= SATURATED_UV
-            or (abs(int(extreme)) >= RAIL_MIN_UV and _longest_run(samples == extreme) >= RAIL_RUN_SAMPLES)
+            or (
+                abs(int(extreme)) >= RAIL_MIN_UV
+                and _longest_run((samples == extreme) & ~held, RAIL_RUN_SAMPLES) >= RAIL_RUN_SAMPLES
+            )
             for extreme in extremes
         )
     if on_rail.any() or n_saturated:
@@ -157,9 +185,9 @@ def _saturation(
         yield Finding(QualityFlag.saturated, f"{clipped}: {_names(on_rail)}", float(max(n_saturated, on_rail.sum())))
 
 
-def _longest_run(chosen: Bool[np.ndarray, "time"]) -> int:
-    """Length of the longest unbroken run of True."""
-    if np.count_nonzero(chosen) < RAIL_RUN_SAMPLES:  # nearly always: an extreme is a single peak
+def _longest_run(chosen: Bool[np.ndarray, "time"], at_least: int) -> int:
+    """Length of the longest unbroken run of True; 0 where there are not even `at_least` of them."""
+    if np.count_nonzero(chosen) < at_least:  # nearly always: an extreme is a single peak
         return 0
     edges = np.flatnonzero(np.diff(np.concatenate([[False], chosen, [False]]).astype(np.int8)))
     return int((edges[1::2] - edges[::2]).max())

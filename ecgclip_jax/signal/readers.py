@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from ecgclip_jax.signal.paths import MAX_SIGNAL_BYTES, member, record_folder, unreadable
+from ecgclip_jax.signal.paths import MAX_SIGNAL_BYTES, member, record_folder, regular_file_size, unreadable
 from ecgclip_jax.signal.record import ECGReadError, ECGRecord, ReasonCode
 from ecgclip_jax.signal.wfdb_fast import assemble, read_header, read_signals, reads_directly
 from ecgclip_jax.signal.wfdb_header import Header
@@ -101,7 +101,7 @@ def _check_promise(header: Header, folder: str, root: str) -> None:
         per_frame = max(line.format.samples_per_frame, 1)
         samples[line.file_name] = samples.get(line.file_name, 0) + bits / 8 * per_frame
     for name, bytes_per_frame in samples.items():
-        size = os.path.getsize(member(folder, name, root))
+        size = regular_file_size(member(folder, name, root))
         compressed = any(line.format.number in _FLAC_BITS for line in header.signals if line.file_name == name)
         holds = size * (_MOST_FLAC_COMPRESSION if compressed else 1)
         promised = (header.n_samples or 1) * bytes_per_frame

@@ -64,6 +64,19 @@ def test_a_rail_is_saturation_but_a_peak_or_a_quiet_baseline_is_not() -> None:
     assert QualityFlag.saturated in assess(ecg(), n_saturated=1)
 
 
+def test_a_held_end_is_no_rail_and_a_padded_one_is_frozen() -> None:
+    recorded = ecg()
+    recorded[-60:] = recorded[-60]  # as PTB-XL's records end
+    recorded[-60:, 6:] += 2000  # with the chest leads far from the baseline
+    assert assess(recorded) == ()
+    recorded = ecg()
+    recorded[:700] = 0  # as CODE-15 % pads with zeros
+    (finding,) = find(recorded)
+    assert (finding.flag, finding.value) == (QualityFlag.frozen, 699)
+    recorded[:700] = MISSING_UV
+    assert assess(recorded) == (QualityFlag.missing_samples,)
+
+
 @pytest.mark.parametrize(
     ("factor", "said"),
     [(8.0, "5 times too large"), (25.0, "5 times too large"), (1 / 8, "0.2 times too small"), (1 / 40, "0.2 times")],

@@ -8,6 +8,7 @@ import struct
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import wfdb
 
 from ecgclip_jax.signal.readers import read_ecg
 from ecgclip_jax.signal.record import ECGReadError, ReasonCode
+from ecgclip_jax.signal.storage import to_stored
 from ecgclip_jax.spec.signal import LEADS_12
 
 N_SAMPLES = 1000
@@ -346,8 +348,11 @@ def test_a_billion_promised_samples_allocate_nothing(tmp_path: Path, fmt: str) -
     assert read_with_wfdb_once.size
 
 
+OTHER_FORMAT_SABOTAGE = [_climbs_up, _absolute, _link_out, _no_signal_file, _signal_is_a_pipe, _empty_signal, _truncate]
+
+
 @pytest.mark.parametrize("fmt", ["212", "24", "516"])
-@pytest.mark.parametrize("sabotage", [_climbs_up, _absolute, _link_out, _no_signal_file, _empty_signal, _truncate])
+@pytest.mark.parametrize("sabotage", OTHER_FORMAT_SABOTAGE)
 def test_hostile_records_of_other_formats(tmp_path: Path, fmt: str, sabotage: Callable[[Path], None]) -> None:
     folder = tmp_path / "source"
     folder.mkdir()
@@ -357,6 +362,30 @@ def test_hostile_records_of_other_formats(tmp_path: Path, fmt: str, sabotage: Ca
     if sabotage in (_empty_signal, _truncate):  # what is found first differs between formats
         expected = {ReasonCode.truncated, ReasonCode.unreadable, ReasonCode.header_lies}
     assert reason_of(folder / "rec") in expected
+
+
+MUTATIONS = b"0|-1|99999999999|1e308|nan|/|(|)|x|:|+| |\n|../|\x00|212|516|16|mV|uV|\xff|#|1000000|".split(b"|")
+
+
+@pytest.mark.parametrize("fmt", ["16", "212", "24", "80", "516"])
+def test_damaged_records_are_read_or_refused_with_a_reason(tmp_path: Path, fmt: str) -> None:
+    write_record(tmp_path, fmt=fmt, n_samples=100, leads=LEADS_12[:8])
+    pristine = {name: (tmp_path / name).read_bytes() for name in ("rec.hea", "rec.dat")}
+    random = Random(fmt)
+    outcomes: set[object] = set()
+    for _ in range(80):
+        for name, content in pristine.items():
+            damaged = bytearray(content)
+            for _ in range(random.randint(0, 2)):
+                at = random.randrange(len(damaged) + 1)
+                damaged[at : at + random.choice([0, 1, 5])] = random.choice(MUTATIONS)
+            (tmp_path / name).write_bytes(damaged)
+        try:
+            outcomes.add(to_stored(read_ecg(tmp_path / "rec"))[0].ecg_uv.shape)
+        except ECGReadError as error:
+            outcomes.add(error.reason)
+    assert (5000, 12) in outcomes
+    assert len(outcomes) > 3
 
 
 def test_unknown_formats_are_refused(tmp_path: Path) -> None:
