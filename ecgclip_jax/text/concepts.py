@@ -13,10 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
 
-Vocabulary = Literal["synthetic", "scp"]
-VOCABULARIES: tuple[Vocabulary, ...] = get_args(Vocabulary)
+VOCABULARIES = ("synthetic", "scp")
 
 
 @dataclass(frozen=True)
@@ -26,7 +24,7 @@ class Concept:
     key: str
     name: str
     meaning: str
-    codes: Mapping[Vocabulary, tuple[str, ...]]
+    codes: Mapping[str, tuple[str, ...]]
     wide: bool
 
 
@@ -161,18 +159,27 @@ UNSEEN_CONCEPTS: frozenset[str] = frozenset({"dextrocardia", "hyperkalaemia", "p
 """Never named in any synthetic report (their waves may be described): results on them are reported apart."""
 
 
-def codes_to_concepts(vocabulary: Vocabulary, codes: Iterable[str]) -> set[str]:
+def codes_to_concepts(vocabulary: str, codes: Iterable[str]) -> set[str]:
     """Keys of every concept, wide ones included, that at least one of the codes states.
 
     Raises:
         KeyError: a vocabulary without a table. Unknown codes state nothing and raise nothing.
     """
-    if vocabulary not in VOCABULARIES:
-        raise KeyError(f"no concept table for vocabulary {vocabulary!r}; there are {list(VOCABULARIES)}")
+    _require_table(vocabulary)
     stated = set(codes)
     return {key for key, concept in CONCEPTS.items() if not stated.isdisjoint(concept.codes[vocabulary])}
 
 
-def concepts_in(vocabulary: Vocabulary, *, wide: bool = False) -> tuple[str, ...]:
-    """Concepts that codes of this vocabulary can state, in table order; wide ones only on request."""
+def concepts_in(vocabulary: str, *, wide: bool = False) -> tuple[str, ...]:
+    """Concepts that codes of this vocabulary can state, in table order; wide ones only on request.
+
+    Raises:
+        KeyError: a vocabulary without a table.
+    """
+    _require_table(vocabulary)
     return tuple(k for k, c in CONCEPTS.items() if c.codes[vocabulary] and (wide or not c.wide))
+
+
+def _require_table(vocabulary: str) -> None:
+    if vocabulary not in VOCABULARIES:
+        raise KeyError(f"no concept table for vocabulary {vocabulary!r}; there are {list(VOCABULARIES)}")

@@ -54,7 +54,7 @@ CENTRE_MS, CENTRE_QT, WIDTH_MS, WIDTH_QT = range(4)
 XYZ = slice(4, 7)
 """Amplitudes in mV along x, y, z."""
 
-Components = Float[np.ndarray, "component 7"]
+Components = Float[np.ndarray, "_ 7"]
 
 
 def wave(
