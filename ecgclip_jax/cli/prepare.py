@@ -104,7 +104,11 @@ def prepare(
     console = console or Console()
     data_dir = data_dir or default_data_dir()
     cohort = _cohort(name, source, data_dir, console, options)
-    prepared = build(cohort, data_dir, workers=workers, overwrite=overwrite, console=console)
+    try:
+        prepared = build(cohort, data_dir, workers=workers, overwrite=overwrite, console=console)
+    except KeyboardInterrupt:
+        console.print("stopped; finished shards are kept, and the same command goes on from there")
+        raise
     _summarise(prepared, console)
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import json
 import weakref
@@ -117,6 +118,7 @@ def test_an_interrupted_build_of_another_kind_starts_anew(source: Path, folder: 
     parts.mkdir(parents=True)
     (parts / "build.json").write_text('{"build_id": "of another source"}')
     (parts / "train-00000.done.json").write_text("not even JSON")
+    (parts.parent / "ptb_xl-train.array_record-00000-of-00009").write_bytes(b"left over")
     assert _bytes(build(PtbXl(source), tmp_path, workers=0).folder) == _bytes(folder)
 
 
@@ -142,6 +144,24 @@ def test_the_card_says_what_it_is(folder: Path) -> None:
     assert "@article" in card["citation"]
     assert card["counts"]["train"]["patients"] == 4
     assert str(folder.parent.parent) not in json.dumps(card)
+
+
+def test_two_builds_at_once_are_refused(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "ptb_xl").mkdir()
+    with (tmp_path / "ptb_xl" / ".1.0.3.incomplete.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(BuildError, match="another process"):
+            build(PtbXl(source), tmp_path, workers=0)
+    assert not build(PtbXl(source), tmp_path, workers=0).existed
+
+
+def test_a_full_disk_is_told(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(build_module, "write_shard", full)
+    with pytest.raises(BuildError, match="No space left on device"):
+        build(PtbXl(source), tmp_path, workers=0)
 
 
 @dataclass(frozen=True)

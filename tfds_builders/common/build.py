@@ -7,6 +7,7 @@ the number of ECGs.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -14,6 +15,7 @@ import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -73,8 +75,13 @@ def build_into(
     cohort: Cohort, plan: Plan, folder: Path, *, workers: int | None = None, console: Console | None = None
 ) -> dict[str, Any]:
     """Builds a planned cohort in `folder`, going on where an interrupted build of the same id stopped there."""
-    identity = build_id(cohort.facts, cohort.options, plan)
-    parts = _parts_folder(folder, identity)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone_in(folder):
+        return _build_alone(cohort, plan, folder, os.cpu_count() or 1 if workers is None else workers, console)
+
+
+def _build_alone(cohort: Cohort, plan: Plan, folder: Path, workers: int, console: Console | None) -> dict[str, Any]:
+    parts = _parts_folder(folder, build_id(cohort.facts, cohort.options, plan))
     results: dict[tuple[str, int], ShardResult] = {}
     with _progress(cohort.facts.name, plan, console) as advance:
         pending = []
@@ -84,7 +91,7 @@ def build_into(
                 advance(finished, resumed=True)
             else:
                 pending.append(shard)
-        for result in _write_shards(cohort, pending, parts, os.cpu_count() or 1 if workers is None else workers):
+        for result in _write_shards(cohort, pending, parts, workers):
             results[result.split, result.index] = result
             advance(result, resumed=False)
     in_order = [results[shard.split, shard.index] for shard in plan.shards]
@@ -104,8 +111,14 @@ def _same_build(folder: Path, identity: str) -> dict[str, Any]:
 
 
 def _parts_folder(folder: Path, identity: str) -> Path:
-    """The folder of finished shards: kept from an interrupted build of the same id, emptied otherwise."""
+    """The folder of finished shards: kept from an interrupted build of the same id, emptied otherwise.
+
+    What else an interrupted build had begun to put together beside it is put together again.
+    """
     parts = folder / "parts"
+    for path in folder.iterdir():
+        if path.is_file():
+            path.unlink()
     mark = parts / "build.json"
     if not mark.is_file() or json.loads(mark.read_text())["build_id"] != identity:
         if parts.exists():
@@ -113,6 +126,18 @@ def _parts_folder(folder: Path, identity: str) -> Path:
         parts.mkdir(parents=True)
         write_json(mark, {"build_id": identity})
     return parts
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """One build at a time; the lock falls with the process that held it."""
+    with (folder.parent / f".{folder.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise BuildError(f"another process is building {folder}; wait for it, or give another --data-dir") from None
+        yield
+    Path(lock.name).unlink(missing_ok=True)
 
 
 def _swap(staging: Path, folder: Path) -> None:
@@ -124,7 +149,26 @@ def _swap(staging: Path, folder: Path) -> None:
 
 
 def _write_shards(cohort: Cohort, shards: Sequence[Shard], parts: Path, workers: int) -> Iterator[ShardResult]:
-    """Results as they are finished, in any order."""
+    """Results as they are finished, in any order.
+
+    Raises:
+      BuildError: if a worker is killed or a shard cannot be written; what is finished stays.
+    """
+    try:
+        yield from _write_in_pool(cohort, shards, parts, workers)
+    except BrokenProcessPool as error:
+        raise BuildError(
+            f"a worker process was killed ({error}); most often memory ran out. Finished shards are kept: the same "
+            "command goes on, with fewer --workers if need be"
+        ) from error
+    except OSError as error:
+        raise BuildError(
+            f"a shard could not be written below {parts} ({error}). Finished shards are kept: make room, and the same "
+            "command goes on"
+        ) from error
+
+
+def _write_in_pool(cohort: Cohort, shards: Sequence[Shard], parts: Path, workers: int) -> Iterator[ShardResult]:
     if workers == 0 or len(shards) < 2:
         yield from (write_shard(cohort, shard, parts) for shard in shards)
         return
