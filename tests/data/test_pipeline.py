@@ -17,7 +17,7 @@ from support.tiny_cohort import tiny_ecg, tiny_record, write_cohort
 from ecgclip_jax.contracts import Batch, TextRows, TextTokens
 from ecgclip_jax.data.index import RunIndex, build_index
 from ecgclip_jax.data.pipeline import TrainPipeline, evaluation_batches
-from ecgclip_jax.data.sources import open_cohort
+from ecgclip_jax.data.sources import CohortError, open_cohort
 from ecgclip_jax.spec.experiment import DataSpec, Source
 from ecgclip_jax.text.tokenizer import encode_texts, train_wordpiece
 
@@ -131,6 +131,17 @@ def test_sizes_that_do_not_fit_are_named(index: RunIndex) -> None:
         make(index, batch_global=128)
     with pytest.raises(ValueError, match="counts from 0"):
         make(index).batch_rows(-1)
+
+
+def test_a_damaged_shard_stops_the_loader_with_its_name(tmp_path: Path) -> None:
+    folder = write_cohort(tmp_path, {"train": [tiny_record(n) for n in range(8)]})
+    shard = next(folder.glob("*array_record*"))
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 20000] = bytes(20000)
+    index = build_index(DataSpec(sources=(Source(cohort="tiny"),)), tmp_path, seed=0)
+    shard.write_bytes(content)
+    with pytest.raises(CohortError, match=r"tiny/1\.0\.0, split train: rows .* prepare the cohort again"):
+        take(make(index, batch_global=8), 1)
 
 
 def test_evaluation_reads_every_row_once_and_marks_the_filling(tiny_data_dir: Path) -> None:
