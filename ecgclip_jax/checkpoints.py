@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             raise self._failed(step, error) from error
         assert response is not None
-        self._saving = step, self._thread.submit(_finish, response, self._folder / str(step))
+        self._saving = step, self._thread.submit(_finish, response.result, self._folder / str(step))
 
     def wait(self) -> None:
         """Wait until the save in flight is complete.
@@ -205,9 +206,9 @@ def _first_difference(stored: Tree, wanted: Tree) -> str | None:
     return None
 
 
-def _finish(response: ocp.AsyncResponse[bool], folder: Path) -> None:
+def _finish(wait: Callable[[], bool], folder: Path) -> None:
     """Wait for a save and list its files; runs beside the training."""
-    response.result()
+    wait()
     if jax.process_index() == 0:
         unnamed = folder / (FILE_LIST + ".tmp")
         unnamed.write_text(json.dumps(_file_hashes(folder), indent=0))
@@ -252,8 +253,9 @@ def _reason(error: BaseException) -> str:
 
 def _save_options() -> ocp.Context:
     """Replicas share the writing of large arrays only: cutting up small ones costs a compilation for each shape."""
-    saving = ocp.options.ArrayOptions.Saving(min_slice_bytes_for_replica_parallel=2**20)
-    return ocp.Context(array_options=ocp.options.ArrayOptions(saving=saving))
+    context = ocp.Context()
+    context.array.saving.min_slice_bytes_for_replica_parallel = 2**20
+    return context
 
 
 def _silence_repeated_errors() -> None:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 from rich.console import Console
@@ -25,6 +25,7 @@ TENSORBOARD_FOLDER = "tensorboard"
 _LINE_EVERY_S = 20.0
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """Takes the numbers of a step."""
 

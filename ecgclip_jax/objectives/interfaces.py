@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from jaxtyping import Array, Bool, Float, Int, Key
 
@@ -12,6 +12,7 @@ from ecgclip_jax.spec.encoders import HeadSpec
 Tree = dict[str, Any]
 
 
+@runtime_checkable
 class TowerWidths(Protocol):
     """Widths of the pooled outputs of both towers."""
 
@@ -19,6 +20,7 @@ class TowerWidths(Protocol):
     text_width: int
 
 
+@runtime_checkable
 class TowerFunctions(TowerWidths, Protocol):
     """Both towers as pure functions; `ecgclip_jax.models.build.Towers` is one."""
 
@@ -41,6 +43,7 @@ class TowerFunctions(TowerWidths, Protocol):
         ...
 
 
+@runtime_checkable
 class HeadFunctions(Protocol):
     """A projection as two pure functions; `ecgclip_jax.models.heads.Head` is one."""
 

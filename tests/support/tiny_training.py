@@ -62,3 +62,8 @@ def random_batch(step: int, rows: int = BATCH) -> Batch:
         extras={"mains_hz": np.full(rows, 50.0, np.float32)},
         extras_present={"mains_hz": np.ones(rows, bool)},
     )
+
+
+def tiny_run(**run: Any) -> Experiment:
+    """The tiny experiment for ten updates of three to an epoch, saved after every fourth."""
+    return tiny_experiment(run=RunSpec(**{"steps": 10, "log_every": 1, "checkpoint_every": 4} | run))

@@ -1,0 +1,27 @@
+"""Started by a test: trains the tiny experiment and kills itself without warning after an update, in mid-epoch."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from support.tiny_training import tiny_run
+
+from ecgclip_jax.training.loop import train
+
+if __name__ == "__main__":
+    workdir, data_dir, saved_step = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+
+    def die(step: int, state: object) -> dict[str, float]:
+        """SIGKILL, as soon as an earlier step is saved."""
+        while not (workdir / "checkpoints" / saved_step).is_dir():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGKILL)
+        return {}
+
+    train(tiny_run(evaluate_every=7), workdir, data_dir, evaluate=die)
