@@ -87,7 +87,9 @@ def rate_per_min(
     seconds = energy.shape[1] / _RATE_HZ
     per_second = energy[:, : int(seconds) * int(_RATE_HZ)].reshape(len(energy), int(seconds), -1).max(axis=2)
     threshold = 0.2 * np.median(per_second, axis=1)
-    beats = [len(find_peaks(e, height=t, distance=round(0.25 * _RATE_HZ))[0]) for e, t in zip(energy, threshold, strict=True)]
+    beats = [
+        len(find_peaks(e, height=t, distance=round(0.25 * _RATE_HZ))[0]) for e, t in zip(energy, threshold, strict=True)
+    ]
     rate = np.array(beats) * 60.0 / seconds
     return np.where(known_span.max(axis=1) > 0, rate, np.nan)
 

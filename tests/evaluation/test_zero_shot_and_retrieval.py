@@ -77,4 +77,6 @@ def test_chance_is_what_random_embeddings_reach() -> None:
             if d == 0:
                 np.testing.assert_allclose(chance, np.array(RECALL_AT) / 60)
     np.testing.assert_allclose(recalls[0], np.array(RECALL_AT) / 60, atol=0.02)
-    np.testing.assert_allclose(recalls[1], [text_to_ecg(ecg, texts, own).chance_recall(k) for k in RECALL_AT], atol=0.03)
+    np.testing.assert_allclose(
+        recalls[1], [text_to_ecg(ecg, texts, own).chance_recall(k) for k in RECALL_AT], atol=0.03
+    )

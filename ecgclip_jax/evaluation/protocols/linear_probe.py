@@ -48,9 +48,7 @@ class LinearProbe:
         return np.where(self.fitted, logits, np.float32(np.nan))
 
 
-def fit_probe(
-    train: ProbeData, validation: ProbeData, grid: tuple[float, ...] = INVERSE_L2_GRID
-) -> LinearProbe:
+def fit_probe(train: ProbeData, validation: ProbeData, grid: tuple[float, ...] = INVERSE_L2_GRID) -> LinearProbe:
     """Fit all labels at all L2 strengths in one solve on `train`, choose the strength on `validation`.
 
     Raises:
@@ -83,7 +81,9 @@ def fit_probe(
 
 
 def _both_classes(data: ProbeData) -> Bool[np.ndarray, "labels"]:
-    return (data.positive & data.known).any(axis=0) & (~data.positive & data.known).any(axis=0)
+    positive, negative = data.positive & data.known, ~data.positive & data.known
+    both: np.ndarray = positive.any(axis=0) & negative.any(axis=0)
+    return both
 
 
 def _validation_losses(

@@ -1,10 +1,10 @@
 """L2-regularised logistic regressions for all labels and all L2 strengths in one jitted solve.
 
 Objective of each column (scikit-learn's, divided by C·n): mean over its known records of log(1 + exp(z)) - y z, plus
-|w|² / (2 C n), the intercept free. Features are standardised and then rotated to their principal axes. A rotation leaves
-the penalty and so the optimum as they are, but makes the curvature near the start diagonal, so that L-BFGS starts
-with almost the Newton step (method ours; performance of the plain form depends on how correlated the features are).
-The cost of an iteration is two matrix products that all columns share.
+|w|² / (2 C n), the intercept free. Features are standardised and then rotated to their principal axes (ours). The
+rotation leaves the penalty and so the optimum as they are, but makes the curvature near the start diagonal: L-BFGS
+begins with almost the Newton step, and correlated features cost no more iterations than independent ones. An iteration
+is two matrix products that all columns share.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Rotation:
 
     def apply(self, features: Float[np.ndarray, "records width"]) -> Float[np.ndarray, "records axes"]:
         """Features in rotated coordinates, float32."""
-        return ((features - self.mean) @ self.axes).astype(np.float32)
+        rotated: np.ndarray = ((features - self.mean) @ self.axes).astype(np.float32)
+        return rotated
 
 
 def fit_rotation(features: Float[np.ndarray, "records width"]) -> Rotation:
@@ -69,7 +70,9 @@ class _State(NamedTuple):
     iteration: Int[Array, ""]
 
 
-def _l_bfgs_direction(state: _State, inverse_curvature: Float[Array, "coords columns"]) -> Float[Array, "coords columns"]:
+def _l_bfgs_direction(
+    state: _State, inverse_curvature: Float[Array, "coords columns"]
+) -> Float[Array, "coords columns"]:
     """Two-loop recursion (Nocedal & Wright, algorithm 7.4), all columns at once; an empty pair changes nothing."""
     curvature = jnp.sum(state.steps * state.changes, axis=1)
     rho = jnp.where(curvature > 0, 1.0 / jnp.where(curvature > 0, curvature, 1.0), 0.0)
@@ -82,10 +85,12 @@ def _l_bfgs_direction(state: _State, inverse_curvature: Float[Array, "coords col
 
     def forward(k: Int[Array, ""], r: Array) -> Array:
         beta = rho[k] * jnp.sum(state.changes[k] * r, axis=0)
-        return r + (alpha[k] - beta) * state.steps[k]
+        step: Array = r + (alpha[k] - beta) * state.steps[k]
+        return step
 
     q, alpha = jax.lax.fori_loop(0, MEMORY, backward, (state.gradient, jnp.zeros_like(rho)))
-    return -jax.lax.fori_loop(0, MEMORY, forward, inverse_curvature * q)
+    ascent: Array = jax.lax.fori_loop(0, MEMORY, forward, inverse_curvature * q)
+    return -ascent
 
 
 @partial(jax.jit, static_argnames=("max_iterations",))

@@ -17,7 +17,8 @@ EncodeText = Callable[[list[str]], Float[np.ndarray, "texts dim"]]
 def normalise(vectors: Float[np.ndarray, "*rows dim"]) -> Float[np.ndarray, "*rows dim"]:
     """Rows scaled to unit length; a zero row stays zero, a row that is not finite stays not finite."""
     length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length != 0)
+    unit: np.ndarray = np.divide(vectors, length, out=np.zeros_like(vectors), where=length != 0)
+    return unit
 
 
 def prompt_matrix(
@@ -45,4 +46,5 @@ def zero_shot_scores(
     ecg: Float[np.ndarray, "records dim"], concept_vectors: Float[np.ndarray, "concepts dim"]
 ) -> Float[np.ndarray, "records concepts"]:
     """Cosine similarity of every ECG with every concept, float32."""
-    return (normalise(ecg) @ concept_vectors.T).astype(np.float32)
+    scores: np.ndarray = (normalise(ecg) @ concept_vectors.T).astype(np.float32)
+    return scores

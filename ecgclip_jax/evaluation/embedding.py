@@ -1,0 +1,175 @@
+"""Frozen embeddings of a split, computed once for all models and kept beside the results.
+
+A split is read once, whatever the number of models. What is kept carries a key of everything it depends on and is used
+again only under that key. Above `open` access nothing per record is written unless the caller asks for patient data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float, Int, Int16
+
+from ecgclip_jax.data.sources import CohortSplit
+from ecgclip_jax.evaluation.trivial import TRIVIAL_FEATURES, trivial_features
+from ecgclip_jax.spec.experiment import Experiment
+
+READ_AT_A_TIME = 256
+_FORMAT = 1
+
+
+@runtime_checkable
+class Embedded(Protocol):
+    """What an encoder returns for a batch of ECGs."""
+
+    @property
+    def embedding(self) -> Any:
+        """`[N, D]`, unit length: the shared space."""
+
+    @property
+    def features(self) -> Any:
+        """`[N, W]`: what a probe reads."""
+
+
+@runtime_checkable
+class Model(Protocol):
+    """The part of `ecgclip_jax.inference.Model` that an evaluation needs."""
+
+    @property
+    def experiment(self) -> Experiment:
+        """What the model was trained as."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of weights and input specification."""
+
+    @property
+    def access(self) -> str:
+        """Strictest access class of what it was trained on."""
+
+    def encode_ecg(
+        self, ecg_uv: Int16[np.ndarray, "records time lead"], mains_hz: Float[np.ndarray, "records"] | None, batch: int
+    ) -> Embedded:
+        """Embeddings and features of stored ECGs; unknown mains frequencies are NaN."""
+
+    def encode_text(self, texts: list[str]) -> Any:
+        """Unit embeddings `[N, D]`."""
+
+
+@dataclass(frozen=True)
+class EcgArrays:
+    """Frozen outputs of one model for the chosen rows of a split."""
+
+    embedding: Float[np.ndarray, "records dim"]
+    features: Float[np.ndarray, "records width"]
+
+
+@dataclass(frozen=True)
+class Store:
+    """The folder of kept arrays; without a folder nothing is kept."""
+
+    folder: Path | None
+
+    def get(
+        self, name: str, key: str, names: Sequence[str], compute: Callable[[], dict[str, np.ndarray]]
+    ) -> dict[str, np.ndarray]:
+        """Arrays kept under `name` if their key is `key`, otherwise computed and kept."""
+        found = self.read(name, key, names)
+        return self.keep(name, key, compute()) if found is None else found
+
+    def read(self, name: str, key: str, names: Sequence[str]) -> dict[str, np.ndarray] | None:
+        """The kept arrays, or None if there are none under this key (or the file is damaged)."""
+        if self.folder is None or not (self.folder / f"{name}.npz").is_file():
+            return None
+        try:
+            with np.load(self.folder / f"{name}.npz") as kept:
+                return {n: kept[n] for n in names} if str(kept["key"]) == key else None
+        except (OSError, ValueError, KeyError):
+            return None
+
+    def keep(self, name: str, key: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Write arrays under their key; a broken write never replaces a good file."""
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            part = self.folder / f".{name}.part"
+            with part.open("wb") as file:
+                np.savez(file, **(arrays | {"key": np.array(key)}))  # type: ignore[arg-type]
+            part.replace(self.folder / f"{name}.npz")
+        return arrays
+
+
+def array_key(*parts: object) -> str:
+    """SHA-256 (16 hex digits) of what kept arrays depend on."""
+    return hashlib.sha256(json.dumps([_FORMAT, *map(str, parts)]).encode()).hexdigest()[:16]
+
+
+def split_name(split: CohortSplit) -> str:
+    """Cohort, version and split as a file name."""
+    return f"{split.cohort}-{split.version}-{split.split}"
+
+
+def embed_split(
+    split: CohortSplit,
+    rows: Int[np.ndarray, "records"],
+    models: dict[str, Model],
+    store: Store,
+    advance: Callable[[int], None],
+    batch: int = 64,
+) -> tuple[dict[str, EcgArrays], Float[np.ndarray, "records features"]]:
+    """Every model's embeddings and the trivial features of some rows, in their order, in one pass over the waveforms.
+
+    `advance` is told how many records are done (progress).
+    """
+    row_hash = hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()
+    keys = {n: array_key("ecg", m.fingerprint, split.fingerprint, row_hash) for n, m in models.items()}
+    names = {n: f"ecg-{n}-{split_name(split)}" for n in models}
+    kept = {n: store.read(names[n], keys[n], ("embedding", "features")) for n in models}
+    trivial_name, trivial_key = (
+        f"trivial-{split_name(split)}",
+        array_key(*TRIVIAL_FEATURES, split.fingerprint, row_hash),
+    )
+    trivial = store.read(trivial_name, trivial_key, ("features",))
+    missing = [n for n in models if kept[n] is None]
+    if missing or trivial is None:
+        outputs: dict[str, list[EcgArrays]] = {n: [] for n in missing}
+        plain: list[np.ndarray] = []
+        for start in range(0, len(rows), READ_AT_A_TIME):
+            chunk = rows[start : start + READ_AT_A_TIME]
+            facts = split.table.take(pa.array(chunk))
+            ecg_uv = split.read_ecg(chunk.tolist())
+            for name in missing:
+                outputs[name].append(_encode(models[name], ecg_uv, facts, batch))
+            plain.append(trivial_features(ecg_uv, _floats(facts, "age_years"), facts.column("sex").to_pylist()))
+            advance(len(chunk))
+        trivial = store.keep(trivial_name, trivial_key, {"features": np.concatenate(plain)})
+        for name in missing:
+            arrays = {
+                part: np.concatenate([getattr(o, part) for o in outputs[name]]) for part in ("embedding", "features")
+            }
+            kept[name] = store.keep(names[name], keys[name], arrays)
+    else:
+        advance(len(rows))
+    return {n: EcgArrays(**arrays) for n, arrays in kept.items() if arrays is not None}, trivial["features"]
+
+
+def _encode(model: Model, ecg_uv: Int16[np.ndarray, "records time lead"], facts: pa.Table, batch: int) -> EcgArrays:
+    encoded = model.encode_ecg(ecg_uv, _floats(facts, "mains_hz"), batch)
+    return EcgArrays(np.asarray(encoded.embedding, np.float32), np.asarray(encoded.features, np.float32))
+
+
+def _floats(table: pa.Table, column: str) -> Float[np.ndarray, "records"]:
+    return np.array([np.nan if v is None else v for v in table.column(column).to_pylist()], np.float32)
+
+
+def embed_texts(model: Model, name: str, texts: Sequence[str], store: Store) -> Float[np.ndarray, "texts dim"]:
+    """Unit embeddings of distinct texts."""
+    key = array_key("text", model.fingerprint, *texts)
+    arrays = store.get(name, key, ("embedding",), lambda: {"embedding": np.asarray(model.encode_text(list(texts)))})
+    return arrays["embedding"].astype(np.float32)

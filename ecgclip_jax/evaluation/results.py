@@ -1,0 +1,177 @@
+"""The tidy results table: one row per number, each with its interval, counts, reasons and where it came from.
+
+What could not be scored stays in the table with the reason, so that nothing is averaged silently. A row whose
+`compared_with` is not empty is a paired difference, not a level.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SMALLEST_CELL = 10
+"""Above `open` access, counts below this and the figures computed from them are not written."""
+
+
+class Exclusion(StrEnum):
+    """Why a number is missing."""
+
+    NO_POSITIVE_IN_TEST = "no_positive_in_test"
+    NO_NEGATIVE_IN_TEST = "no_negative_in_test"
+    FEW_TEST_POSITIVES = "few_test_positives"
+    ONE_CLASS_IN_TRAINING = "one_class_in_training"
+    NO_PROMPT = "no_prompt"
+    SCORES_NOT_FINITE = "scores_not_finite"
+    FEW_LABELS = "few_labels_for_a_macro_mean"
+    SMALL_CELL = "small_cell_suppressed"
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """One number. Empty text, NaN and None (null in the files) mean that the column does not apply."""
+
+    model: str
+    compared_with: str
+    """The row is the paired difference `model` - `compared_with` on the same patient draws."""
+    protocol: str
+    cohort: str
+    version: str
+    split: str
+    label: str
+    """A concept, `macro`, or the direction of a retrieval."""
+    label_group: str
+    """`seen` (named in training reports), `unseen`, `unknown`, or `all` for a macro over every label."""
+    label_source: str
+    metric: str
+    value: float
+    ci_low: float
+    ci_high: float
+    chance: float
+    """What guessing gives: 0.5, the prevalence, k candidates in n; NaN for differences."""
+    n: int | None
+    """Records that were scored; of a retrieval the queries."""
+    n_positives: int | None
+    prevalence: float
+    n_patients: int | None
+    n_labels: int | None
+    """Labels in a macro mean."""
+    discarded_draws: float
+    """Share of bootstrap draws that were undefined; of a macro: in which some label of its list was."""
+    replicates: int
+    excluded: str
+    """Empty, or why there is no value (an `Exclusion`)."""
+    excluded_labels: str
+    """Of a macro: JSON object, each label left out and why."""
+    note: str
+    language: str
+    bootstrap_seed: int
+    model_seed: int | None
+    model_fingerprint: str
+    data_fingerprint: str
+    prompts_fingerprint: str
+    evaluation_fingerprint: str
+    code_version: str
+    synthetic: bool
+    access: str
+
+
+_ARROW = {"str": pa.string(), "float": pa.float64(), "bool": pa.bool_(), "int": pa.int64(), "int | None": pa.int64()}
+
+
+def result_schema() -> pa.Schema:
+    """Arrow columns of `results.parquet`, in the order of `ResultRow`."""
+    return pa.schema([pa.field(f.name, _ARROW[str(f.type)]) for f in fields(ResultRow)])
+
+
+def suppress_small_cells(row: ResultRow) -> ResultRow:
+    """A row of restricted data without counts below ten, nor anything that gives them away."""
+    counts = [row.n, row.n_patients, row.n_positives]
+    if row.n is not None and row.n_positives is not None:
+        counts.append(row.n - row.n_positives)
+    if row.access == "open" or all(count is None or count == 0 or count >= SMALLEST_CELL for count in counts):
+        return row
+    return replace(
+        row,
+        value=math.nan,
+        ci_low=math.nan,
+        ci_high=math.nan,
+        chance=math.nan,
+        prevalence=math.nan,
+        discarded_draws=math.nan,
+        n=row.n if row.n is not None and row.n >= SMALLEST_CELL else None,
+        n_patients=row.n_patients if row.n_patients is not None and row.n_patients >= SMALLEST_CELL else None,
+        n_positives=None,
+        excluded=str(Exclusion.SMALL_CELL),
+    )
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything an evaluation found, and what a reader must be told about it."""
+
+    rows: tuple[ResultRow, ...]
+    warnings: tuple[str, ...] = ()
+    folder: Path | None = None
+    """Where it was written: results.parquet, results.json, predictions and embeddings lie there."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Wall-clock time per stage."""
+
+    def table(self) -> pa.Table:
+        """The tidy table."""
+        return pa.Table.from_pylist([_without_nan(row) for row in self.rows], schema=result_schema())
+
+    def find(self, **conditions: Any) -> list[ResultRow]:
+        """Rows whose columns equal the given values; levels only, unless `compared_with` is asked for."""
+        conditions = {"compared_with": ""} | conditions
+        return [row for row in self.rows if all(getattr(row, name) == value for name, value in conditions.items())]
+
+    def save(self, folder: Path) -> Results:
+        """Write `results.parquet` and `results.json`; the old ones stay whole until the new ones are."""
+        folder.mkdir(parents=True, exist_ok=True)
+        facts = {"warnings": list(self.warnings), "seconds": dict(self.seconds)}
+        table = self.table().replace_schema_metadata({b"evaluation": json.dumps(facts).encode()})
+        pq.write_table(table, folder / "results.parquet.part")
+        (folder / "results.parquet.part").replace(folder / "results.parquet")
+        content = facts | {"rows": [_json_row(row) for row in self.rows]}
+        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+        (folder / "results.json.part").write_text(text, encoding="utf-8")
+        (folder / "results.json.part").replace(folder / "results.json")
+        return replace(self, folder=folder)
+
+
+def load_results(folder: str | Path) -> Results:
+    """Read what `Results.save` wrote."""
+    table = pq.read_table(Path(folder) / "results.parquet")
+    facts = json.loads(table.schema.metadata[b"evaluation"])
+    floats = [f.name for f in result_schema() if pa.types.is_floating(f.type)]
+    rows = tuple(
+        ResultRow(**row | {name: math.nan if row[name] is None else row[name] for name in floats})
+        for row in table.to_pylist()
+    )
+    return Results(rows, tuple(facts["warnings"]), Path(folder), facts["seconds"])
+
+
+def _json_row(row: ResultRow) -> dict[str, Any]:
+    return _without_nan(row) | {"excluded_labels": json.loads(row.excluded_labels) if row.excluded_labels else {}}
+
+
+def _without_nan(row: ResultRow) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(row).items()}
+
+
+def reasons(excluded: Iterable[tuple[str, str]]) -> str:
+    """JSON for `excluded_labels`."""
+    return json.dumps(dict(sorted(excluded)), ensure_ascii=False)
+
+
+def models_in_order(rows: Sequence[ResultRow]) -> list[str]:
+    """Model names as they first appear."""
+    return list(dict.fromkeys(row.model for row in rows))

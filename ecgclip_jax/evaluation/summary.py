@@ -1,0 +1,87 @@
+"""The table a person reads in the console: models down, protocols across, intervals in every cell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ecgclip_jax.evaluation.results import ResultRow, Results, models_in_order
+
+_COLUMNS = (
+    ("zero-shot AUROC\nseen", {"protocol": "zero_shot", "label": "macro", "label_group": "seen", "metric": "auroc"}),
+    (
+        "zero-shot AUROC\nunseen",
+        {"protocol": "zero_shot", "label": "macro", "label_group": "unseen", "metric": "auroc"},
+    ),
+    ("zero-shot AUROC\nall", {"protocol": "zero_shot", "label": "macro", "label_group": "all", "metric": "auroc"}),
+    ("probe AUROC\nall", {"protocol": "linear_probe", "label": "macro", "label_group": "all", "metric": "auroc"}),
+    (
+        "probe PRAUC\nall",
+        {"protocol": "linear_probe", "label": "macro", "label_group": "all", "metric": "average_precision"},
+    ),
+    ("ECG→text\nrecall@10", {"protocol": "retrieval", "label": "ecg_to_text", "metric": "recall@10"}),
+    ("text→ECG\nrecall@10", {"protocol": "retrieval", "label": "text_to_ecg", "metric": "recall@10"}),
+)
+
+
+def summary_table(results: Results) -> RenderableType:
+    """One table per test split, with the paired differences below the levels and the warnings below it all."""
+    parts: list[RenderableType] = []
+    for place in dict.fromkeys((r.cohort, r.version, r.split) for r in results.rows):
+        rows = [r for r in results.rows if (r.cohort, r.version, r.split) == place]
+        parts += [_split_table(rows), Text(_footer(rows), style="dim"), Text("")]
+    parts += [Text(f"! {warning}", style="yellow") for warning in results.warnings]
+    return Group(*parts)
+
+
+def _split_table(rows: Sequence[ResultRow]) -> Table:
+    first = rows[0]
+    kind = "SYNTHETIC data · " if first.synthetic else ""
+    title = f"{kind}{first.cohort} {first.version} · {first.split} · {first.n_patients} patients"
+    table = Table(title=title, title_justify="left")
+    table.add_column("model")
+    columns = [(header, want) for header, want in _COLUMNS if _match(rows, want)]
+    for header, _ in columns:
+        table.add_column(header, justify="right")
+    levels = [r for r in rows if not r.compared_with]
+    for model in models_in_order(levels):
+        own = [r for r in levels if r.model == model]
+        table.add_row(model, *[_cell(_match(own, want)) for _, want in columns])
+    table.add_section()
+    differences = [r for r in rows if r.compared_with]
+    for model, other in dict.fromkeys((r.model, r.compared_with) for r in differences):
+        own = [r for r in differences if (r.model, r.compared_with) == (model, other)]
+        table.add_row(f"{model} - {other}", *[_cell(_match(own, want), signed=True) for _, want in columns])
+    return table
+
+
+def _match(rows: Sequence[ResultRow], want: dict[str, str]) -> list[ResultRow]:
+    return [r for r in rows if all(getattr(r, name) == value for name, value in want.items())]
+
+
+def _cell(rows: Sequence[ResultRow], *, signed: bool = False) -> str:
+    if not rows:
+        return "–"
+    row = rows[0]
+    if math.isnan(row.value):
+        return row.excluded or "undefined"
+    form = "{:+.3f}" if signed else "{:.3f}"
+    labels = f" of {row.n_labels}" if row.n_labels else ""
+    return f"{form.format(row.value)}{labels}\n[{form.format(row.ci_low)}, {form.format(row.ci_high)}]"
+
+
+def _footer(rows: Sequence[ResultRow]) -> str:
+    first = rows[0]
+    excluded = {r.label: r.excluded for r in rows if r.excluded and r.label != "macro" and not r.compared_with}
+    listed = ", ".join(f"{label} ({reason})" for label, reason in sorted(excluded.items()))
+    parts = [
+        f"macro means over labels with their number; 95 % intervals from {first.replicates} patient draws",
+        "zero-shot scores are similarities, not probabilities",
+    ]
+    if listed:
+        parts.append(f"not scored: {listed}")
+    return "; ".join(parts) + "."
