@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -48,6 +48,8 @@ class Timing:
 
     name: str
     seconds_per_item: tuple[float, ...]
+    cpu_s_per_item: float
+    """Median processor seconds, all threads: comparable between single-threaded arms even on a busy machine."""
     clean: bool
     """False where no undisturbed sample could be had."""
     n_discarded: int
@@ -98,24 +100,27 @@ def measure(
     rounds = rounds or (3 if quick else 9)
     sample_s = sample_s if sample_s is not None else (0.25 if quick else 1.0)
     repeats = {arm.name: _calibrate(arm, sample_s) for arm in arms}
-    clean: dict[str, list[float]] = {arm.name: [] for arm in arms}
-    disturbed: dict[str, list[float]] = {arm.name: [] for arm in arms}
+    clean: dict[str, list[_Sample]] = {arm.name: [] for arm in arms}
+    disturbed: dict[str, list[_Sample]] = {arm.name: [] for arm in arms}
     for turn in range(rounds):
         for arm in arms if turn % 2 == 0 else reversed(arms):
             for _ in range(ATTEMPTS):
-                seconds, others = _sample(arm.run, repeats[arm.name])
-                kept = clean if others <= OTHERS_LIMIT else disturbed
-                kept[arm.name].append(seconds / (repeats[arm.name] * arm.items))
-                if others <= OTHERS_LIMIT:
+                sample = _sample(arm.run, repeats[arm.name], repeats[arm.name] * arm.items)
+                if sample.others <= OTHERS_LIMIT:
+                    clean[arm.name].append(sample)
                     break
-    return tuple(
-        Timing(
-            name=arm.name,
-            seconds_per_item=tuple(clean[arm.name] or disturbed[arm.name]),
-            clean=bool(clean[arm.name]),
-            n_discarded=len(disturbed[arm.name]) if clean[arm.name] else 0,
-        )
-        for arm in arms
+                disturbed[arm.name].append(sample)
+    return tuple(_timing(arm.name, clean[arm.name], disturbed[arm.name]) for arm in arms)
+
+
+def _timing(name: str, clean: list[_Sample], disturbed: list[_Sample]) -> Timing:
+    samples = clean or disturbed
+    return Timing(
+        name=name,
+        seconds_per_item=tuple(sample.wall_s for sample in samples),
+        cpu_s_per_item=statistics.median(sample.cpu_s for sample in samples),
+        clean=bool(clean),
+        n_discarded=len(disturbed) if clean else 0,
     )
 
 
@@ -127,23 +132,32 @@ def _calibrate(arm: Arm, sample_s: float) -> int:
     return max(1, math.ceil(sample_s / max(time.perf_counter() - started, 1e-9)))
 
 
-def _sample(run: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Wall seconds, and the share of the machine that other processes used meanwhile."""
+class _Sample(NamedTuple):
+    """Wall and processor seconds per item, and the share of the machine that other processes used meanwhile."""
+
+    wall_s: float
+    cpu_s: float
+    others: float
+
+
+def _sample(run: Callable[[], object], repeats: int, items: int) -> _Sample:
     machine, own, started = _machine_busy_s(), _own_cpu_s(), time.perf_counter()
     for _ in range(repeats):
         run()
     wall_s = time.perf_counter() - started
     own_s, machine_after = _own_cpu_s() - own, _machine_busy_s()
-    if machine is None or machine_after is None:
-        return wall_s, 0.0
-    return wall_s, max(machine_after - machine - own_s, 0.0) / (wall_s * (os.cpu_count() or 1))
+    others = 0.0
+    if machine is not None and machine_after is not None:
+        others = max(machine_after - machine - own_s, 0.0) / (wall_s * (os.cpu_count() or 1))
+    return _Sample(wall_s / items, own_s / items, others)
 
 
 def _own_cpu_s() -> float:
     """Of this process, of its children that ended, and of its workers that still run."""
     times = os.times()
     workers = sum(_process_cpu_s(child.pid) for child in multiprocessing.active_children())
-    return times.user + times.system + times.children_user + times.children_system + workers
+    # This process's own clock is finer than the 10 ms ticks of `times`.
+    return time.process_time() + times.children_user + times.children_system + workers
 
 
 def _process_cpu_s(pid: int | None) -> float:
@@ -210,7 +224,7 @@ def table(reports: Sequence[Report]) -> Table:
     grid = Table(title="Benchmarks (medians)", title_justify="left")
     for column in ("what", "arm"):
         grid.add_column(column)
-    for column in ("ms per item", "items/s", "spread", "times the first", "kept", "discarded"):
+    for column in ("ms per item", "CPU ms", "items/s", "spread", "times the first", "kept", "discarded"):
         grid.add_column(column, justify="right")
     for report in reports:
         ratios = report.ratios()
@@ -219,6 +233,7 @@ def table(reports: Sequence[Report]) -> Table:
                 f"{report.name} ({report.item})" if timing is report.timings[0] else "",
                 timing.name,
                 f"{timing.median_s * 1e3:.4g}{'' if timing.clean else ' disturbed'}",
+                f"{timing.cpu_s_per_item * 1e3:.4g}",
                 f"{1 / timing.median_s:,.4g}",
                 "" if math.isnan(timing.spread) else f"{timing.spread:.0%}",
                 f"{ratios[timing.name]:.3g}" if timing.name in ratios else "",

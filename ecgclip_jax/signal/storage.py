@@ -24,7 +24,6 @@ from typing import Final, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int16
-from scipy.signal import firwin, resample_poly
 
 from ecgclip_jax.signal.quality import QualityFlag, assess
 from ecgclip_jax.signal.record import ECGReadError, ECGRecord, ReasonCode
@@ -172,6 +171,8 @@ def resample_to_stored_rate(
         )
     if ratio == 1 or not len(signal_uv):
         return signal_uv
+    from scipy.signal import resample_poly  # here: half a second of import that 500 Hz records never need
+
     up, down = ratio.numerator, ratio.denominator
     missing = np.isnan(signal_uv)
     has_gaps = bool(missing.any())
@@ -193,6 +194,8 @@ def _resampling_filter(up: int, down: int) -> Float32[np.ndarray, " tap"]:
     """Low-pass at the lower of the two Nyquist frequencies, 90 dB down: scipy's default passes images at 0.1 %, which
     on a 5 mV offset is 5 µV of ripple.
     """
+    from scipy.signal import firwin
+
     slower = max(up, down)
     taps = firwin(2 * FILTER_HALF_WIDTH * slower + 1, 1.0 / slower, window=("kaiser", FILTER_KAISER_BETA))
     return np.asarray(taps, np.float32)
