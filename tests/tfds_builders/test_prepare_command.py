@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import tfds_builders.ptb_xl
 from ecgclip_jax.cli.main import main
+from ecgclip_jax.cli.prepare import World
+from tfds_builders.synthetic_ecg.cohort import WORLDS
 
 DUMMY = Path(tfds_builders.ptb_xl.__file__).parent / "dummy_data"
 
@@ -34,3 +37,7 @@ def test_user_errors_are_one_sentence(
 ) -> None:
     assert main(["prepare", *words, "--data-dir", str(tmp_path)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_command_knows_every_world() -> None:
+    assert get_args(World) == tuple(WORLDS)

@@ -220,3 +220,12 @@ def test_nothing_kept_says_why(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="missing_file: 1"):
         build(PtbXl(tmp_path), tmp_path / "data", workers=0)
     assert not (tmp_path / "data" / "ptb_xl" / "1.0.3").exists()
+
+
+def test_a_split_that_lost_every_record_is_counted(tmp_path: Path) -> None:
+    rows = [dummy_row(1), dummy_row(2, fold=10)]
+    write_signals(tmp_path, rows[0], dummy_ecgs(1)[0])
+    write_table(tmp_path, rows)
+    folder = build(PtbXl(tmp_path), tmp_path / "data", workers=0).folder
+    assert json.loads((folder / "cohort.json").read_text())["splits"] == {"train": 1}
+    assert json.loads((folder / "audit.json").read_text())["splits"]["test"] == {"kept": 0, "flagged": 0, "dropped": 1}

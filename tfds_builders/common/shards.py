@@ -32,7 +32,7 @@ class ShardResult:
     bytes: int
     """Size of the ArrayRecord file; 0 where every record was dropped and there is none."""
     digest: str
-    """SHA-256 of the serialised records in order."""
+    """SHA-256 of the records in order: every field, the waveform by its own hash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +99,14 @@ class _ExampleWriter:
         self._features = features()
         self._serializer = ExampleSerializer(self._features.get_serialized_info())
         self._writer = ArrayRecordWriter(str(path), ARRAY_RECORD_OPTIONS)
-        self._digest = hashlib.sha256()
 
     def write(self, record: Record) -> None:
         # TFDS's own `serialize_example` writes protobuf maps in an order that differs between processes.
         proto = self._serializer.get_tf_example(self._features.encode_example(record.example()))
-        example = proto.SerializeToString(deterministic=True)
-        self._digest.update(example)
-        self._writer.write(example)
+        self._writer.write(proto.SerializeToString(deterministic=True))
 
-    def close(self) -> str:
+    def close(self) -> None:
         self._writer.close()
-        return self._digest.hexdigest()
 
 
 def write_shard(cohort: Cohort, shard: Shard, folder: Path) -> ShardResult:
@@ -120,17 +116,17 @@ def write_shard(cohort: Cohort, shard: Shard, folder: Path) -> ShardResult:
         return finished
     rows: list[dict[str, Any]] = []
     audit: list[AuditRow] = []
-    digest = ""
+    digest = hashlib.sha256()
 
     def convert(path: Path) -> None:
-        nonlocal digest
         writer = _ExampleWriter(path)
         for outcome in cohort.convert(shard):
             audit.append(outcome.audit_row())
             for record in outcome.records:
                 writer.write(record)
                 rows.append(record.row())
-        digest = writer.close()
+                digest.update(json.dumps(rows[-1], ensure_ascii=False).encode())
+        writer.close()
 
     write_whole(files.data, convert)
     if not rows:
@@ -138,6 +134,6 @@ def write_shard(cohort: Cohort, shard: Shard, folder: Path) -> ShardResult:
     write_whole(files.records, lambda path: pq.write_table(records_table(rows), path))
     write_whole(files.audit, lambda path: pq.write_table(audit_table(audit), path))
     size = files.data.stat().st_size if rows else 0
-    result = ShardResult(shard.split, shard.index, shard.source_rows, len(rows), size, digest)
+    result = ShardResult(shard.split, shard.index, shard.source_rows, len(rows), size, digest.hexdigest())
     write_whole(files.done, lambda path: write_json(path, asdict(result)))
     return result
