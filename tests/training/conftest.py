@@ -11,14 +11,23 @@ from support.tiny_cohort import tiny_record, write_cohort
 
 
 @pytest.fixture(scope="session")
-def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder of compiled programs, in use until the end of the session."""
-    folder = tmp_path_factory.mktemp("compiled")
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
-    for name, value in zip(names, (str(folder), 0.0), strict=True):
+def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of compiled programs."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick_compilation(compilation_cache: Path) -> Iterator[None]:
+    """Programs run a few steps only: they are compiled without optimisation, and once for all tests of this folder."""
+    settings = {
+        "jax_compilation_cache_dir": str(compilation_cache),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_disable_most_optimizations": True,
+    }
+    before = {name: jax.config.values[name] for name in settings}
+    for name, value in settings.items():
         jax.config.update(name, value)
-    yield folder
+    yield
     for name, value in before.items():
         jax.config.update(name, value)
 
