@@ -45,8 +45,9 @@ TYPICAL_QRS_MV: Final = 1.1
 UNIT_FACTORS: Final = (1e-6, 1e-3, 0.2, 5.0, 1e3, 1e6)
 """Mistakes that happen: V, mV and µV confused; a gain of 200 per mV taken for 1000, or the reverse."""
 RESIDUAL_MIN_UV: Final = 20.0
-"""Root mean square that rounding and resampling cannot explain: 899 of 900 real records (PTB-XL at both rates, Challenge
-2021, PTB) stay below 3 µV, one with a disturbed lead has 38; LUDB, whose leads are scaled one by one, has a median of 50."""
+"""Root mean square that rounding and resampling cannot explain: 899 of 900 real records (PTB-XL at both rates,
+Challenge 2021, PTB) stay below 3 µV, one with a disturbed lead has 38; LUDB, whose leads are scaled one by one, has a
+median of 50."""
 RESIDUAL_MIN_SHARE: Final = 0.05
 """…and a twentieth of the limb leads' own root mean square, so that gains need not agree better than that."""
 ORDER_GAIN: Final = 4.0
