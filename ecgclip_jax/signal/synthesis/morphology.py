@@ -79,7 +79,7 @@ def draw_shapes(
         qrs, width_ms = _broad_qrs(kind, person, rng)
         tables[kind] = np.concatenate([qrs, repol.secondary(qrs, width_ms, person.qrs_size * 1.1)])
         if kind is QrsKind.PACED:
-            tables[kind] = np.concatenate([tables[kind], shapes.pacing_spike(float(rng.uniform(0.5, 1.6)))])
+            tables[kind] = np.concatenate([tables[kind], shapes.pacing_spike(float(0.12 * 12 ** rng.random()))])
         if kind is dominant:
             dominant_qrs, dominant_ms = qrs, width_ms
     return BeatShapes(_p_waves(findings, person), tables, dominant_qrs, dominant_ms)

@@ -75,7 +75,7 @@ def preexcitation(qrs_ms: float, pathway: int) -> Components:
     normal = normal_qrs(86.0)
     normal[0, 4:7] = 0.0
     normal[2:, 4:7] += np.array(bias) * 0.6
-    normal[:, 0] += qrs_ms - 98.0
+    normal[:, 0] += qrs_ms - 104.0
     slur = [wave(delta, 24.0, 11.0), wave(np.array(delta) * 1.35, 46.0, 16.0)]
     return np.concatenate([np.stack(slur), normal])
 

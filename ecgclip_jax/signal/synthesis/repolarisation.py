@@ -63,7 +63,7 @@ def primary(
     st = np.array([-0.7, -0.5, 0.4]) * st_shift
     t, narrow, u = normal_t.copy(), 1.0, 0.06 * normal_t
     extra: list[Components] = []
-    size = float(rng.uniform(0.8, 1.5))
+    size = float(rng.uniform(0.55, 1.5))
     for finding, vector in _INJURY.items():
         if finding in findings:
             st = st + size * np.array(vector)
