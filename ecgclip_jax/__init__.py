@@ -5,6 +5,7 @@ The public names load lazily: `import ecgclip_jax` costs nothing, and loader wor
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from ecgclip_jax.signal.storage import to_stored
     from ecgclip_jax.spec.experiment import Experiment
     from ecgclip_jax.spec.files import load_experiment
+
+# Without this transformers tells every user that PyTorch is missing, which is how this package means it.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 __version__ = "0.1.0"
 __all__ = ["Experiment", "Model", "load_experiment", "load_model", "read_ecg", "to_stored"]

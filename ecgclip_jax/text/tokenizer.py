@@ -7,16 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Int32
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-
-# Without this transformers tells every user that PyTorch is missing, which is how this package means it.
-os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ecgclip_jax.spec.encoders import TokenizerSpec

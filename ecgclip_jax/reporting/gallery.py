@@ -1,0 +1,146 @@
+"""The sections about single ECGs, for open cohorts only: a map of embeddings, and pages with their prompts."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from ecgclip_jax.data.sources import CohortSplit, open_cohort
+from ecgclip_jax.evaluation.results import Results
+from ecgclip_jax.explain.ecg_page import draw_ecg_page
+from ecgclip_jax.reporting.content import FigureContent, Section, pictured
+from ecgclip_jax.reporting.figures import embedding_map
+from ecgclip_jax.reporting.result_sections import concept_name
+from ecgclip_jax.spec.experiment import Source
+from ecgclip_jax.text.prompts import load_prompts
+
+MAP_POINTS = 2500
+PAGES = 4
+_SCORE = "score/pre-trained/zero_shot/"
+
+
+@dataclass(frozen=True)
+class OpenSplit:
+    """A test split whose single records may be shown: its predictions, embeddings and stored ECGs, row by row."""
+
+    name: str
+    predictions: pd.DataFrame
+    embedding: Float[np.ndarray, "records dim"]
+    opened: CohortSplit
+
+    @property
+    def records(self) -> pd.DataFrame:
+        """Table of the records, by the first window of each id."""
+        table = self.opened.table.to_pandas()
+        table["row"] = np.arange(len(table))
+        by_id = table.drop_duplicates("record_id").set_index("record_id")
+        return by_id.reindex(self.predictions["record_id"])
+
+
+def open_splits(results: Results, folder: Path, data_dir: Path) -> list[OpenSplit]:
+    """The test splits with access class `open` for which per-record arrays were kept."""
+    found = []
+    for cohort, version, split, access in dict.fromkeys((r.cohort, r.version, r.split, r.access) for r in results.rows):
+        name = f"{cohort}-{version}-{split}"
+        arrays = folder / "embeddings" / f"ecg-pre-trained-{name}.npz"
+        if access != "open" or not arrays.is_file():
+            continue
+        predictions = pd.read_parquet(folder / f"predictions-{name}.parquet")
+        with np.load(arrays) as kept:
+            embedding = kept["embedding"]
+        opened = open_cohort(data_dir, Source(cohort=cohort, version=version, split=split))
+        found.append(OpenSplit(name, predictions, embedding, opened))
+    return found
+
+
+def map_section(splits: Sequence[OpenSplit]) -> Section:
+    """UMAP of the test embeddings by label and by hospital."""
+    embedding = np.concatenate([s.embedding for s in splits])
+    labels = [label for s in splits for label in _rarest_label(s.predictions)]
+    sites = [f"{s.opened.split}: {site or 'unknown'}" for s in splits for site in s.records["site"]]
+    chosen = np.sort(np.random.default_rng(0).permutation(len(embedding))[:MAP_POINTS])
+    points = _umap(embedding[chosen])
+    figure = embedding_map(
+        points,
+        [
+            ("by label (the rarest an ECG has)", [labels[i] for i in chosen]),
+            ("by hospital", [sites[i] for i in chosen]),
+        ],
+    )
+    caption = (
+        f"UMAP (cosine, fixed seed) of {len(chosen):,} test ECGs in the shared space. Hospitals that form islands of "
+        "their own would mean that the encoder reads devices instead of hearts."
+    )
+    return Section("Map of embeddings", figures=[pictured(figure, caption, dpi=110)])
+
+
+def _rarest_label(predictions: pd.DataFrame) -> list[str]:
+    columns = [str(c) for c in predictions if str(c).startswith("label/")]
+    truth: Bool[np.ndarray, "records labels"] = predictions[columns].to_numpy(bool)
+    order = np.argsort(truth.sum(axis=0), kind="stable")
+    first = truth[:, order].argmax(axis=1)
+    names = [concept_name(columns[i].removeprefix("label/")) for i in order]
+    return [names[i] if row.any() else "no label" for i, row in zip(first, truth, strict=True)]
+
+
+def _umap(embedding: Float[np.ndarray, "records dim"]) -> Float[np.ndarray, "records 2"]:
+    import umap  # takes seconds to import
+
+    with warnings.catch_warnings():
+        # A fixed seed means one thread, of which umap warns each time.
+        warnings.simplefilter("ignore")
+        reducer = umap.UMAP(metric="cosine", random_state=0, n_neighbors=min(15, len(embedding) - 1))
+        return np.asarray(reducer.fit_transform(embedding), np.float32)
+
+
+def pages_section(splits: Sequence[OpenSplit], language: str) -> Section:
+    """A few ECG pages with the prompts that lie nearest to them and farthest from them."""
+    figures = [figure for split in splits[-1:] for figure in _pages(split, language)]
+    note = (
+        "The stored signal, not the model's input. Of the concepts with most positives: the positive ECG with the "
+        "highest and the one with the lowest similarity. A similarity is a cosine, no probability."
+    )
+    return Section("ECGs and their prompts", [note], figures=figures)
+
+
+def _pages(split: OpenSplit, language: str) -> list[FigureContent]:
+    scores = split.predictions.filter(like=_SCORE)
+    scores.columns = [str(c).removeprefix(_SCORE) for c in scores.columns]
+    prompts = load_prompts(language).prompts  # type: ignore[arg-type]
+    counts = {k: int(split.predictions[f"label/{k}"].sum()) for k in scores.columns}
+    frequent = sorted((k for k in counts if k not in ("sinus_rhythm", "normal_ecg")), key=lambda k: -counts[k])
+    figures = []
+    for number, concept in enumerate([k for k in frequent if counts[k] > 0][:PAGES]):
+        positives = np.flatnonzero(split.predictions[f"label/{concept}"].to_numpy(bool))
+        ranked = positives[np.argsort(scores[concept].to_numpy()[positives], kind="stable")]
+        chosen = int(ranked[-1] if number % 2 == 0 else ranked[0])
+        figures.append(_page(split, chosen, concept, "highest" if number % 2 == 0 else "lowest", scores, prompts))
+    return figures
+
+
+def _page(
+    split: OpenSplit, index: int, concept: str, which: str, scores: pd.DataFrame, prompts: object
+) -> FigureContent:
+    record = split.records.iloc[index]
+    ranked = scores.iloc[index].sort_values(ascending=False)
+    wordings: dict[str, tuple[str, ...]] = dict(prompts)  # type: ignore[call-overload]
+    best, worst = list(ranked.index[:3]), list(ranked.index[-3:])
+    ecg_uv = split.opened.read_ecg([int(record["row"])])[0]
+    figure = draw_ecg_page(
+        ecg_uv,
+        title=f"{split.opened.cohort} {record.name}",
+        lines=(f"labels: {', '.join(concept_name(c) for c in record['label_codes'])}",),
+        quality_flags=tuple(record["quality_flags"]),
+        rate_hz_source=float(record["rate_hz_source"]),
+        band_hz=(float(record["band_low_hz"]), float(record["band_high_hz"])),
+    )
+    nearest = "; ".join(f"“{wordings[k][0]}” {ranked[k]:+.2f}" for k in best if k in wordings)
+    farthest = "; ".join(f"“{wordings[k][0]}” {ranked[k]:+.2f}" for k in worst if k in wordings)
+    caption = f"{which} similarity to {concept_name(concept)}. Nearest prompts: {nearest}. Farthest: {farthest}."
+    return pictured(figure, caption, dpi=90)
