@@ -115,6 +115,11 @@ def split_name(split: CohortSplit) -> str:
     return f"{split.cohort}-{split.version}-{split.split}"
 
 
+def array_name(kind: str, model: str, split: CohortSplit) -> str:
+    """File name, less `.npz`, of a model's kept arrays for a split; `kind` is `ecg` or `text`."""
+    return f"{kind}-{model.replace(' ', '_')}-{split_name(split)}"
+
+
 def embed_split(
     split: CohortSplit,
     rows: Int[np.ndarray, "records"],
@@ -129,7 +134,7 @@ def embed_split(
     """
     row_hash = hashlib.sha256(rows.astype("<i8").tobytes()).hexdigest()
     keys = {n: array_key("ecg", m.fingerprint, split.fingerprint, row_hash) for n, m in models.items()}
-    names = {n: f"ecg-{n}-{split_name(split)}" for n in models}
+    names = {n: array_name("ecg", n, split) for n in models}
     kept = {n: store.read(names[n], keys[n], ("embedding", "features")) for n in models}
     trivial_name, trivial_key = (
         f"trivial-{split_name(split)}",

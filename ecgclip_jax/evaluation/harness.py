@@ -12,22 +12,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Int
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from ecgclip_jax.data.exposure import find_overlap
 from ecgclip_jax.data.sources import CohortSplit, open_cohort, strictest_access
-from ecgclip_jax.evaluation.embedding import EcgArrays, Model, Store, array_key, embed_split, embed_texts, split_name
+from ecgclip_jax.evaluation.embedding import (
+    EcgArrays,
+    Model,
+    Store,
+    array_key,
+    array_name,
+    embed_split,
+    embed_texts,
+    split_name,
+)
 from ecgclip_jax.evaluation.predictions import save_predictions
 from ecgclip_jax.evaluation.protocols.linear_probe import LinearProbe, ProbeData, fit_probe
 from ecgclip_jax.evaluation.protocols.retrieval import ecg_to_text, text_to_ecg
 from ecgclip_jax.evaluation.protocols.zero_shot import prompt_matrix, zero_shot_scores
 from ecgclip_jax.evaluation.results import Exclusion, ResultRow, Results, suppress_small_cells
 from ecgclip_jax.evaluation.scoring import Arm, Scored, TestSplit, permuted_labels, ranking_rows, retrieval_rows
+from ecgclip_jax.evaluation.selection import Overlapping, choose_rows, require_disjoint
 from ecgclip_jax.evaluation.tasks import (
     EvaluationError,
     Labels,
@@ -44,7 +52,6 @@ from ecgclip_jax.text.prompts import PromptSet, load_prompts
 from ecgclip_jax.training.run_folder import git_commit
 
 PRETRAINED, TRIVIAL = "pre-trained", "trivial features"
-Overlapping = Literal["refuse", "flag", "exclude"]
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,7 @@ def evaluate(
         raise EvaluationError("evaluation.test names no source, so there is nothing to evaluate on")
     run = _Run()
     opened = {role: _open(data_dir, getattr(spec, role)) for role in ("train", "validation", "test")}
-    _require_disjoint(opened)
+    require_disjoint(opened)
     access = strictest_access([model.access, *(s.access for part in opened.values() for s in part)])  # type: ignore[list-item]
     folder = Path(workdir) / "evaluation"
     keep = access == "open" or with_patient_data
@@ -120,7 +127,7 @@ def evaluate(
     arms = [Arm(PRETRAINED, model.fingerprint)]
     arms += [Arm(f"untrained seed {s}", m.fingerprint, s) for s, m in (untrained or {}).items()]
     rows = {
-        role: [_choose_rows(s, exposure if role == "test" else None, on_overlap, run) for s in part]
+        role: [choose_rows(s, exposure if role == "test" else None, on_overlap, run.warnings) for s in part]
         for role, part in opened.items()
     }
     if exposure is None:
@@ -159,44 +166,6 @@ def evaluate(
 
 def _open(data_dir: str | Path, sources: tuple[Source, ...]) -> list[CohortSplit]:
     return [open_cohort(data_dir, source) for source in sources]
-
-
-def _require_disjoint(opened: Mapping[str, list[CohortSplit]]) -> None:
-    """No split and no patient may serve twice: what is chosen on validation must be new to the test."""
-    seen: dict[tuple[str, str], tuple[str, str]] = {}
-    for role, splits in opened.items():
-        for split in splits:
-            ids = split.table.column("patient_id").to_pylist()
-            known = split.table.column("patient_id_known").to_pylist()
-            for patient in {(split.cohort, i) for i, k in zip(ids, known, strict=True) if k}:
-                other_role, other = seen.setdefault(patient, (role, split.name))
-                if other_role != role:
-                    raise EvaluationError(
-                        f"a patient of {split.name} ({role}) is also in {other} ({other_role}); "
-                        "evaluation.train, validation and test must not share patients"
-                    )
-
-
-def _choose_rows(
-    split: CohortSplit, exposure: str | Path | None, action: Overlapping, run: _Run
-) -> Int[np.ndarray, "rows"]:
-    """First windows only, and of a test split what `on_overlap` leaves."""
-    rows = np.flatnonzero(np.array(split.table.column("window_index").to_pylist()) == 0)
-    if exposure is None:
-        return rows
-    overlap = find_overlap(exposure, split)
-    if not overlap.ids_checked:
-        run.warnings.append(
-            f"{split.name}: patient ids of the run are pseudonyms without their key; only waveforms were compared"
-        )
-    n_records, n_patients = int(overlap.record[rows].sum()), int(overlap.patient[rows].sum())
-    if not n_patients:
-        return rows
-    what = f"{n_records} records of {split.name} were seen in pre-training, {n_patients} belong to patients seen there"
-    if action == "refuse":
-        raise EvaluationError(f"{what}; evaluate on other records, or say on_overlap 'exclude' or 'flag'")
-    run.warnings.append(f"{what} ({'left out' if action == 'exclude' else 'KEPT: these figures are not held-out'})")
-    return rows[~overlap.patient[rows]] if action == "exclude" else rows
 
 
 def _record_concepts(
@@ -388,7 +357,7 @@ def _retrieval(
     own_text = np.array([number[texts[i]] for i in rows], np.int64)
     ranks = []
     for arm in arms:
-        embedded = embed_texts(models[arm.name], f"text-{arm.name}-{split_name(split.opened)}", distinct, store)
+        embedded = embed_texts(models[arm.name], array_name("text", arm.name, split.opened), distinct, store)
         ecg = split.arrays[arm.name].embedding[rows]
         ranks.append(
             (

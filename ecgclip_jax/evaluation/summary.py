@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ecgclip_jax.evaluation.results import ResultRow, Results, models_in_order
+from ecgclip_jax.evaluation.results import Exclusion, ResultRow, Results, models_in_order
 
 _COLUMNS = (
     ("zero-shot AUROC\nseen", {"protocol": "zero_shot", "label": "macro", "label_group": "seen", "metric": "auroc"}),
@@ -67,8 +68,10 @@ def _cell(rows: Sequence[ResultRow], *, signed: bool = False) -> str:
     if not rows:
         return "–"
     row = rows[0]
+    if row.excluded == Exclusion.FEW_LABELS:
+        return f"only {row.n_labels} labels"
     if math.isnan(row.value):
-        return row.excluded or "undefined"
+        return row.excluded.replace("_", " ") or "undefined"
     form = "{:+.3f}" if signed else "{:.3f}"
     labels = f" of {row.n_labels}" if row.n_labels else ""
     return f"{form.format(row.value)}{labels}\n[{form.format(row.ci_low)}, {form.format(row.ci_high)}]"
@@ -77,11 +80,13 @@ def _cell(rows: Sequence[ResultRow], *, signed: bool = False) -> str:
 def _footer(rows: Sequence[ResultRow]) -> str:
     first = rows[0]
     excluded = {r.label: r.excluded for r in rows if r.excluded and r.label != "macro" and not r.compared_with}
-    listed = ", ".join(f"{label} ({reason})" for label, reason in sorted(excluded.items()))
+    listed = ", ".join(
+        f"{count} {reason.replace('_', ' ')}" for reason, count in sorted(Counter(excluded.values()).items())
+    )
     parts = [
         f"macro means over labels with their number; 95 % intervals from {first.replicates} patient draws",
         "zero-shot scores are similarities, not probabilities",
     ]
     if listed:
-        parts.append(f"not scored: {listed}")
+        parts.append(f"labels not scored: {listed} (named in results.parquet)")
     return "; ".join(parts) + "."
