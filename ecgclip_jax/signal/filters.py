@@ -19,6 +19,10 @@ from ecgclip_jax.spec.signal import STORED_RATE_HZ, STORED_SAMPLES, Bandpass, Ma
 MAINS_HZ: tuple[float | None, ...] = (None, 50.0, 60.0)
 """What a record's mains frequency may be; the position in this tuple is the variant of an operator."""
 
+_MAX_ORDER_IN_FLOAT64 = 3
+"""A band-pass of order n is a polynomial of degree 2n with all poles near 1. In float64 scipy's own rounding reaches
+1e-9 mV at order 3, 1e-6 at order 4 and 1e-3 at order 5 (real ECGs, 0.67-40 Hz); extended precision removes it."""
+
 Step = Callable[[np.ndarray], np.ndarray]
 """Acts on the last axis, float64 in and out."""
 
@@ -37,7 +41,21 @@ def bandpass(signal: np.ndarray, spec: Bandpass) -> np.ndarray:
     b, a = scipy_signal.butter(spec.order, (spec.low_hz, spec.high_hz), btype="bandpass", fs=STORED_RATE_HZ)
     if spec.padding == "gust":
         return np.asarray(scipy_signal.filtfilt(b, a, signal, method="gust"))
+    if spec.order > _MAX_ORDER_IN_FLOAT64:
+        return _filtfilt_extended(b, a, signal)
     return np.asarray(scipy_signal.filtfilt(b, a, signal, padtype="odd"))
+
+
+def _filtfilt_extended(b: np.ndarray, a: np.ndarray, signal: np.ndarray) -> np.ndarray:
+    """`scipy.signal.filtfilt` with odd padding, the same coefficients and initial conditions, in extended precision."""
+    pad = 3 * max(len(a), len(b))
+    before, after = signal[..., pad:0:-1], signal[..., -2 : -pad - 2 : -1]
+    padded = np.concatenate([2 * signal[..., :1] - before, signal, 2 * signal[..., -1:] - after], axis=-1)
+    b_long, a_long, settled, filtered = (x.astype(np.longdouble) for x in (b, a, scipy_signal.lfilter_zi(b, a), padded))
+    for _ in ("forward", "backward"):
+        filtered, _ = scipy_signal.lfilter(b_long, a_long, filtered, axis=-1, zi=settled * filtered[..., :1])
+        filtered = filtered[..., ::-1]
+    return np.asarray(filtered[..., pad:-pad], np.float64)
 
 
 def mains_notch(signal: np.ndarray, spec: MainsNotch, mains_hz: float) -> np.ndarray:
