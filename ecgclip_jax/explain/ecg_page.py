@@ -109,16 +109,16 @@ def draw_ecg_page(
 
     right_mm = left_mm + paper.width_mm
     first_mm = bottom_mm + paper.height_mm + header_mm - 1.2 * _LINE_MM
-    write(left_mm, first_mm, title, 12, color=_INK, weight="bold")
+    write(left_mm, first_mm, title, 12.0, color=_INK, weight="bold")
     write(right_mm, first_mm, NOT_A_DEVICE, 8.5, color=_GREY, ha="right")
     for number, line in enumerate(lines, start=1):
-        write(left_mm, first_mm - number * _LINE_MM, line, 9, color=_INK)
+        write(left_mm, first_mm - number * _LINE_MM, line, 9.0, color=_INK)
     flags = assess(ecg_uv) if quality_flags is None else tuple(quality_flags)
     settings = f"{speed_mm_s:g} mm/s    {gain_mm_mv:g} mm/mV    {_band(band_hz)}    {_source(rate_hz_source)}"
     suspicions = ", ".join(str(flag).replace("_", " ") for flag in flags)
     verdict = f"quality: check {suspicions}" if flags else "quality: nothing suspicious"
-    write(left_mm, bottom_mm - 1.3 * _LINE_MM, settings, 9, color=_INK)
-    write(left_mm, bottom_mm - 2.3 * _LINE_MM, verdict, 9, color="#a3341f" if flags else _GREY)
+    write(left_mm, bottom_mm - 1.3 * _LINE_MM, settings, 9.0, color=_INK)
+    write(left_mm, bottom_mm - 2.3 * _LINE_MM, verdict, 9.0, color="#a3341f" if flags else _GREY)
     return figure
 
 
@@ -154,7 +154,7 @@ def _lay_out(layout: LayoutName, speed_mm_s: float, cabrera: bool) -> _Paper:
 
     def baseline_mm(row: int) -> float:
         """A bold line, with a little more of the row above it: R waves need the room."""
-        return height_mm - edge_mm - row_mm * row - 5 * math.ceil(row_mm / 10)
+        return height_mm - edge_mm - row_mm * row - 5.0 * math.ceil(row_mm / 10)
 
     traces = [
         _Trace(
@@ -167,7 +167,7 @@ def _lay_out(layout: LayoutName, speed_mm_s: float, cabrera: bool) -> _Paper:
     duration_s = STORED_SAMPLES / STORED_RATE_HZ
     if with_strip:
         traces.append(_Trace("II", 1, 0.0, duration_s, _LEAD_IN_MM, baseline_mm(n_rows), rhythm=True))
-    width_mm = 5 * math.ceil((_LEAD_IN_MM + duration_s * speed_mm_s + _TRAIL_MM) / 5)
+    width_mm = 5.0 * math.ceil((_LEAD_IN_MM + duration_s * speed_mm_s + _TRAIL_MM) / 5)
     return _Paper(width_mm, height_mm, row_mm, tuple(traces))
 
 
