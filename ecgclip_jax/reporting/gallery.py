@@ -40,7 +40,8 @@ class OpenSplit:
         table = self.opened.table.to_pandas()
         table["row"] = np.arange(len(table))
         by_id = table.drop_duplicates("record_id").set_index("record_id")
-        return by_id.reindex(self.predictions["record_id"])
+        ordered: pd.DataFrame = by_id.reindex(self.predictions["record_id"])
+        return ordered
 
 
 def open_splits(results: Results, folder: Path, data_dir: Path) -> list[OpenSplit]:

@@ -1,0 +1,41 @@
+"""All benchmarks in one table: `python -m benchmarks.all --quick` (`make bench`), figures of one run on one machine.
+
+    python -m benchmarks.all --quick --json bench.json --only reader preprocessing
+"""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+from pathlib import Path
+
+from rich.console import Console
+
+from benchmarks.common import Report, show, write_json
+
+NAMES = ("reader", "preprocessing", "loader", "train_step", "evaluation", "linear_probe")
+
+
+def main() -> None:
+    """Runs them one after the other; a benchmark whose peer is not installed is named, not skipped in silence."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="short rounds")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write samples, facts and environment")
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="some of them")
+    arguments = parser.parse_args()
+    console, reports, absent = Console(stderr=True), list[Report](), []
+    for name in arguments.only:
+        console.print(f"benchmark {name} …", highlight=False)
+        try:
+            reports.append(import_module(f"benchmarks.{name}").run(arguments.quick))
+        except ModuleNotFoundError as error:
+            absent.append(f"{name}: its peer {error.name} is not installed (make bench installs it)")
+    show(reports)
+    for line in absent:
+        console.print(line, highlight=False)
+    if arguments.json:
+        write_json(arguments.json, reports)
+
+
+if __name__ == "__main__":
+    main()
