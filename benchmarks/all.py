@@ -1,6 +1,6 @@
 """All benchmarks in one table: `python -m benchmarks.all --quick` (`make bench`), figures of one run on one machine.
 
-    python -m benchmarks.all --quick --json bench.json --only reader preprocessing
+python -m benchmarks.all --quick --json bench.json --only reader preprocessing
 """
 
 from __future__ import annotations
