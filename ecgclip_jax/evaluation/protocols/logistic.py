@@ -137,24 +137,26 @@ def solve(
         along = design @ direction
         slack = 1e-7 * state.value  # float32 cannot resolve a smaller decrease
 
-        def too_long(step: Array) -> Array:
-            value = value_at(state.theta + step * direction, state.logits + step * along)
+        def value_after(step: Array) -> Array:
+            return value_at(state.theta + step * direction, state.logits + step * along)
+
+        def too_long(step: Array, value: Array) -> Array:
             return active & (value > state.value + 1e-4 * step * slope + slack)
 
         def shorten(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-            step, long, halvings = carry
-            step = jnp.where(long, 0.5 * step, step)
-            return step, too_long(step), halvings + 1
+            step, value, halvings = carry
+            step = jnp.where(too_long(step, value), 0.5 * step, step)
+            return step, value_after(step), halvings + 1
 
         step = active.astype(along.dtype)
-        step, long, _ = jax.lax.while_loop(
-            lambda c: jnp.any(c[1]) & (c[2] < 20), shorten, (step, too_long(step), jnp.int32(0))
+        step, value, _ = jax.lax.while_loop(
+            lambda c: jnp.any(too_long(c[0], c[1])) & (c[2] < 20), shorten, (step, value_after(step), jnp.int32(0))
         )
-        step = jnp.where(long, 0.0, step)
+        stuck = too_long(step, value)
+        step, value = jnp.where(stuck, 0.0, step), jnp.where(stuck, state.value, value)
         theta = state.theta + step * direction
         logits = state.logits + step * along
         gradient = gradient_at(theta, logits)
-        value = value_at(theta, logits)
         return _State(
             theta,
             logits,
