@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import tyro
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.spec.experiment import Experiment
@@ -37,14 +37,16 @@ def load_variants(path: str | Path) -> dict[str, Experiment]:
         raise ExperimentError(f"{path} is not a Python file; an experiment file is Python with variants() in it")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    if not callable(getattr(module, "variants", None)):
-        raise ExperimentError(f"{path} defines no variants(); expected: def variants() -> dict[str, Experiment]")
     try:
-        found = module.variants()
+        spec.loader.exec_module(module)
+        found = module.variants() if callable(getattr(module, "variants", None)) else None
     except ValidationError as error:
-        raise ExperimentError(f"{path}: {explain(error)}") from None
-    if not found or not all(isinstance(e, Experiment) for e in found.values()):
+        raise ExperimentError(f"{path}: {explain(error)}") from error
+    except Exception as error:  # the file is the user's own Python: whatever is wrong there, they can mend it
+        raise ExperimentError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
+    if found is None:
+        raise ExperimentError(f"{path} defines no variants(); expected: def variants() -> dict[str, Experiment]")
+    if not found or not isinstance(found, dict) or not all(isinstance(e, Experiment) for e in found.values()):
         raise ExperimentError(f"{path}: variants() must return a dictionary of name → Experiment, not empty")
     return dict(found)
 
@@ -83,26 +85,43 @@ def apply_overrides(experiment: Experiment, overrides: Sequence[str]) -> Experim
                 config=(tyro.conf.AvoidSubcommands,),
                 description=f"Overrides for {experiment.name}: values can be changed, types only by a variant.",
             )
-    except ValidationError as error:
-        raise ExperimentError(explain(error)) from None
     except SystemExit as exit_request:
         if not exit_request.code:
             raise
-        raise ExperimentError(_plain(complaints.getvalue())) from None
+        raise ExperimentError(_complaint(complaints.getvalue(), exit_request)) from None
 
 
-def _plain(boxed: str) -> str:
-    """The text of tyro's boxed message on one line, without frames and advice about help texts."""
-    lines = (line.strip(" │╭╮╰╯─").strip() for line in boxed.splitlines())
-    kept = [x for x in lines if x and not x.startswith(("For further information", "https://", "For full helptext"))]
-    return re.sub(r" \[type=.*?\](?= |$)", "", " ".join(kept)) or "the overrides could not be parsed"
+def _complaint(boxed: str, exit_request: SystemExit) -> str:
+    """One sentence from tyro's box of text, or from the validation error that tyro has put into it."""
+    cause: BaseException | None = exit_request
+    while cause is not None and not isinstance(cause, ValidationError):
+        cause = cause.__context__
+    # The box's upper edge carries a title that its text repeats.
+    lines = (line.strip(" │").strip() for line in boxed.splitlines() if not line.startswith(("╭", "╰")))
+    text = " ".join(line for line in lines if line and not set(line) <= set("─"))
+    if isinstance(cause, ValidationError):
+        part = re.match(r"Error parsing ([\w.-]+):", text)
+        within = part.group(1).replace("-", "_") if part and part.group(1) != "Experiment" else ""
+        return explain(cause, within)
+    text = re.sub(r" Got errors: .*?(?= Argument helptext:|$)", "", text).removeprefix("Error parsing ")
+    text = text.replace(" Argument helptext: ", "; expected ").split(" For full helptext")[0]
+    return text or "the overrides could not be parsed"
 
 
-def explain(error: ValidationError) -> str:
-    """One line per problem: where, what was expected, what was found."""
-    lines = []
+def explain(error: ValidationError, within: str = "") -> str:
+    """One clause per problem: where, what was expected, what was found.
+
+    Args:
+        error: what pydantic found.
+        within: dotted name of the part of the experiment that was validated.
+    """
+    clauses = []
     for item in error.errors():
-        where = ".".join(str(p) for p in item["loc"]) or "experiment"
-        found = "" if isinstance(item.get("input"), dict | Experiment) else f" (found {item.get('input')!r})"
-        lines.append(f"{where}: {item['msg']}{found}")
-    return "; ".join(lines)
+        message = item["msg"].removeprefix("Value error, ")
+        where = ".".join(str(part) for part in (within, *item["loc"]) if part != "")
+        if not item["loc"]:  # a rule over several values: its message names them
+            clauses.append(message)
+            continue
+        found = "" if isinstance(item["input"], dict | BaseModel) else f", found {item['input']!r}"
+        clauses.append(f"{where}: {message[0].lower()}{message[1:]}{found}")
+    return "; ".join(clauses)
