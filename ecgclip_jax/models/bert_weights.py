@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from ecgclip_jax.models.functional import Tree
@@ -112,7 +113,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
     if not path.is_file():
         raise WeightsError(f"{path} does not exist: a checkpoint folder holds config.json and model.safetensors")
-    config: dict[str, Any] = json.loads(path.read_text())
+    try:
+        config: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise WeightsError(f"{path} is not JSON ({error}): is the checkpoint complete?") from error
     expected = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
     for key, value in expected.items():
         if config.get(key, value) != value:
@@ -127,7 +131,10 @@ def _read_tensors(folder: Path) -> dict[str, np.ndarray]:
             f"{path} does not exist: only safetensors are read (convert pytorch_model.bin with transformers' "
             "save_pretrained)"
         )
-    tensors: dict[str, np.ndarray] = load_file(path)
+    try:
+        tensors: dict[str, np.ndarray] = load_file(path)
+    except (SafetensorError, ValueError, OSError) as error:
+        raise WeightsError(f"{path} cannot be read as safetensors ({error}): is the file complete?") from error
     return tensors
 
 

@@ -1,0 +1,46 @@
+"""Heads: shapes, parameters, and what each kind computes."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import erf
+
+from ecgclip_jax.models.functional import parameter_count
+from ecgclip_jax.models.heads import Head
+from ecgclip_jax.spec.encoders import HeadSpec
+
+X = jnp.asarray(np.random.default_rng(0).normal(size=(3, 6)), jnp.float32)
+
+
+def test_no_head_changes_nothing_and_has_no_parameters() -> None:
+    head = Head(HeadSpec(kind="none"), 6, 6)
+    params = head.init(jax.random.key(0))
+    assert params == {}
+    np.testing.assert_array_equal(head.apply(params, X), X)
+    with pytest.raises(ValueError, match="cannot turn 6 into 4"):
+        Head(HeadSpec(kind="none"), 6, 4)
+
+
+def test_linear_head() -> None:
+    head = Head(HeadSpec(kind="linear"), 6, 4, bias=False)
+    params = head.init(jax.random.key(0))
+    assert parameter_count(params) == 24
+    np.testing.assert_allclose(head.apply(params, X), np.asarray(X) @ params["linear"]["kernel"], rtol=1e-5)
+
+
+def test_mlp_head_is_linear_exact_gelu_linear() -> None:
+    head = Head(HeadSpec(kind="mlp", hidden=5), 6, 4)
+    params = head.init(jax.random.key(0))
+    assert parameter_count(params) == (6 * 5 + 5) + (5 * 4 + 4)
+    hidden = np.asarray(X) @ params["linear1"]["kernel"] + params["linear1"]["bias"]
+    hidden = hidden * 0.5 * (1 + erf(hidden / np.sqrt(2)))
+    expected = hidden @ params["linear2"]["kernel"] + params["linear2"]["bias"]
+    np.testing.assert_allclose(head.apply(params, X), expected, atol=1e-6)
+
+
+def test_merl_text_projection_has_the_published_size() -> None:
+    params = jax.eval_shape(Head(HeadSpec(kind="mlp", hidden=256), 768, 256).init, jax.random.key(0))
+    assert parameter_count(params) == 262_656
