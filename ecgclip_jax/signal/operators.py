@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -30,8 +31,10 @@ TOLERANCE = 1e-6
 """Singular values of far blocks below this are dropped (the filters' gain is 1): well under 1e-4 mV on real ECGs."""
 
 HostOrDevice = Array | np.ndarray
+"""Fields of the pytrees below are not checked when built: jax puts shapes and shardings there too."""
 
 
+@no_type_check
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class BlockOperator:
@@ -45,6 +48,7 @@ class BlockOperator:
     basis_out: Float[HostOrDevice, "variant block rank out"]
 
 
+@no_type_check
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class SignalOperators:
@@ -88,8 +92,10 @@ def apply_operator(
     n_variants, n_blocks, block, _ = operator.spread.shape
     blocks = signal.reshape(batch, n_blocks, block, n_leads).transpose(1, 0, 3, 2).reshape(n_blocks, -1, block)
 
+    highest = variant.max()
+
     def uniform(blocks: Array) -> Array:
-        return _apply_variant(operator, variant[0], blocks)
+        return _apply_variant(operator, highest, blocks)
 
     def mixed(blocks: Array) -> Array:
         def choose(index: int, filtered: Array) -> Array:
@@ -107,7 +113,7 @@ def apply_operator(
     if n_variants == 1:
         filtered = _apply_variant(operator, 0, blocks)
     else:
-        filtered = jax.lax.cond((variant == variant[0]).all(), uniform, mixed, blocks)
+        filtered = jax.lax.cond(variant.min() == highest, uniform, mixed, blocks)
     return (
         filtered.reshape(n_blocks, batch, n_leads, -1)
         .transpose(1, 0, 3, 2)

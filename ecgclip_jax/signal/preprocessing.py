@@ -3,7 +3,7 @@
     operators = build_operators(spec)                       # once per process, on the host
     ecg_input = preprocess(spec, operators, ecg_uv, extras, extras_present)      # inside or outside jit
 
-`operators` (a pytree of a few MB: the spec's filters) is an ordinary argument: pass it into a jitted step beside
+`operators` (the filters of the spec, a pytree of 0 to 25 MB) is an ordinary argument: pass it into a jitted step beside
 the parameters, replicated, so that nothing large is baked into the compiled program. `spec` is static. A training
 step that augments calls `prepare_input` instead; with keys None it is `preprocess`.
 

@@ -117,10 +117,9 @@ def test_clef_differs_from_plain_scipy_by_scipys_own_rounding_only(windows: np.n
     assert rounding_mv.max() <= 3e-3
 
 
-def test_zscore_of_clef_and_ecgfounder(windows: np.ndarray) -> None:
-    for spec, chain in ((clef("II"), clef_chain), (ecgfounder(), ecgfounder_chain)):
-        ours = np.asarray(preprocess(spec, build_operators(spec), jnp.asarray(windows[:2]), {}, {}).signal)
-        leads = [LEADS_12.index(lead) for lead in spec.leads]
-        filtered = chain(windows[:2][:, :, leads].swapaxes(1, 2) / 1000, None).swapaxes(1, 2)
-        mean, sd = (f(filtered, axis=(1, 2), keepdims=True) for f in (np.mean, np.std))
-        np.testing.assert_allclose(ours * (sd + 1e-8), filtered - mean, atol=LARGEST_ERROR_MV)
+def test_clef_ends_with_a_zscore(windows: np.ndarray) -> None:
+    spec = clef("V5")
+    ours = np.asarray(preprocess(spec, build_operators(spec), jnp.asarray(windows[:BATCH]), {}, {}).signal)[:, :, 0]
+    filtered = clef_chain(windows[:BATCH, :, LEADS_12.index("V5")] / 1000, None)
+    mean, sd = (statistic(filtered, axis=1, keepdims=True) for statistic in (np.mean, np.std))
+    np.testing.assert_allclose(ours, (filtered - mean) / (sd + 1e-8), atol=1e-3)

@@ -147,11 +147,8 @@ def test_prepare_input_augments_in_millivolts_before_normalisation() -> None:
     noisy = prepare_input(spec, AugmentSpec(mains_mv=0.1), operators, ecg_uv, {}, {}, keys)
     added_uv = np.abs(np.asarray(noisy.signal - plain.signal))
     assert 10 < added_uv.max() <= 200.01
-    for same in (
-        prepare_input(spec, AugmentSpec(), operators, ecg_uv, {}, {}, keys),
-        prepare_input(spec, ALL_KINDS, operators, ecg_uv, {}, {}, None),
-    ):
-        np.testing.assert_array_equal(same.signal, plain.signal)
-    scaled = prepare_input(merl(), ALL_KINDS, operators, ecg_uv, {}, {}, keys)
-    assert np.asarray(scaled.signal).min() >= 0
-    assert np.asarray(scaled.signal).max() <= 1
+    without_keys = prepare_input(spec, ALL_KINDS, operators, ecg_uv, {}, {}, None)
+    np.testing.assert_array_equal(without_keys.signal, plain.signal)
+    scaled = prepare_input(merl(), AugmentSpec(scale_range=0.3), operators, ecg_uv, {}, {}, keys)
+    unscaled = preprocess(merl(), operators, ecg_uv, {}, {})
+    np.testing.assert_allclose(scaled.signal, unscaled.signal, atol=1e-5)  # min-max comes after, so it undoes a factor
