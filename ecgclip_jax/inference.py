@@ -7,7 +7,8 @@ it was trained on.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -26,18 +27,21 @@ from ecgclip_jax.signal.operators import SignalOperators, build_operators
 from ecgclip_jax.signal.preprocessing import preprocess
 from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.spec.experiment import Experiment, MeshSpec
+from ecgclip_jax.spec.signal import STORED_LEADS, STORED_SAMPLES
 from ecgclip_jax.text.tokenizer import encode_texts, fingerprint, load_tokenizer
-from ecgclip_jax.training.run_folder import EXPERIMENT_FILE, TOKENIZER_FOLDER
+from ecgclip_jax.training.run_folder import EXPERIMENT_FILE, TOKENIZER_FOLDER, differences
 from ecgclip_jax.training.state import TrainingParts, Tree, build_parts, init_state
 
 TEXTS_AT_A_TIME = 64
+Encoder = Callable[..., tuple[Array, ...]]
+"""Weights, running statistics, filter operators and rows on the mesh → one or more arrays with a row each."""
 
 
 class ModelError(UserError):
     """A run folder that holds no usable model; the message says what is wrong and what to do."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EcgEmbedding:
     """What the ECG tower says of N ECGs.
 
@@ -49,7 +53,7 @@ class EcgEmbedding:
     features: Float[np.ndarray, "records width"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Model:
     """A trained (or deliberately untrained) dual encoder with everything it needs to be used."""
 
@@ -64,9 +68,11 @@ class Model:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (16 hex digits) of the weights, the input description and the tokenizer."""
-        digest = hashlib.sha256(self.experiment.signal.canonical_json().encode())
-        digest.update(fingerprint(self.tokenizer).encode())
+        """SHA-256 (16 hex digits) of all that decides an embedding: weights, input, architecture and tokenizer."""
+        digest = hashlib.sha256(fingerprint(self.tokenizer).encode())
+        spec = self.experiment
+        for part in (spec.signal, spec.ecg_encoder, spec.text_encoder, spec.objective):
+            digest.update(part.canonical_json().encode())
         for path, leaf in jax.tree_util.tree_leaves_with_path({"params": self.params, "batch_stats": self.batch_stats}):
             digest.update(jax.tree_util.keystr(path).encode())
             digest.update(np.ascontiguousarray(leaf).tobytes())
@@ -84,43 +90,40 @@ class Model:
             ecg_uv: the stored windows.
             mains_hz: mains frequency of each record, NaN where unknown; None = unknown for all.
             batch: ECGs per call; the last one is padded, so that one program is compiled.
+
+        Raises:
+            ValueError: arrays of another form; volts or millivolts would otherwise pass as microvolts.
         """
-        n = len(ecg_uv)
-        rows = -(-batch // self._mesh.size) * self._mesh.size
-        mains = np.full(n, np.nan, np.float32) if mains_hz is None else mains_hz.astype(np.float32)
-        pooled: list[np.ndarray] = []
-        features: list[np.ndarray] = []
-        for start in range(0, n, rows):
-            part = slice(start, start + rows)
-            padded_uv, padded_mains = _padded(ecg_uv[part], rows), _padded(mains[part], rows)
-            embedding, trunk = self._encode_ecg(*self._on_mesh, *jax.device_put((padded_uv, padded_mains), self._rows))
-            pooled.append(np.asarray(embedding)[: n - start])
-            features.append(np.asarray(trunk)[: n - start])
-        if not pooled:
-            return EcgEmbedding(
-                np.zeros((0, self.experiment.objective.embedding_dim), np.float32),
-                np.zeros((0, self._parts.towers.feature_width), np.float32),
+        if ecg_uv.dtype != np.int16 or ecg_uv.shape[1:] != (STORED_SAMPLES, len(STORED_LEADS)):
+            raise ValueError(
+                f"expected stored ECGs, int16 microvolts [records, {STORED_SAMPLES}, {len(STORED_LEADS)}], found "
+                f"{ecg_uv.dtype} {list(ecg_uv.shape)}; ecgclip_jax.signal.storage.to_stored makes them"
             )
-        return EcgEmbedding(np.concatenate(pooled), np.concatenate(features))
+        mains = np.full(len(ecg_uv), np.nan) if mains_hz is None else mains_hz
+        if mains.shape != ecg_uv.shape[:1]:
+            raise ValueError(f"mains_hz: expected one frequency for each of {len(ecg_uv)} ECGs, found {mains.shape}")
+        embedding, features = self._in_batches(self._encode_ecg, (ecg_uv, mains.astype(np.float32)), batch)
+        return EcgEmbedding(embedding, features)
 
     def encode_text(self, texts: Sequence[str]) -> Float[np.ndarray, "texts dim"]:
         """Embeds texts into the shared space, unit length, in the order given."""
-        max_tokens = self.experiment.text_encoder.tokenizer.max_tokens
-        ids, mask = encode_texts(self.tokenizer, texts, max_tokens)
+        ids, mask = encode_texts(self.tokenizer, texts, self.experiment.text_encoder.tokenizer.max_tokens)
+        (embedding,) = self._in_batches(self._encode_text, (ids, mask), TEXTS_AT_A_TIME)
+        return embedding
+
+    def _in_batches(self, encode: Encoder, arrays: tuple[np.ndarray, ...], batch: int) -> list[np.ndarray]:
+        """Each output of `encode` for all rows of `arrays`; rows that fill up the last batch are cut off again."""
+        n, rows = len(arrays[0]), -(-batch // self._mesh.size) * self._mesh.size
         done = []
-        for start in range(0, len(ids), TEXTS_AT_A_TIME):
-            part = slice(start, start + TEXTS_AT_A_TIME)
-            padded = _padded(ids[part], TEXTS_AT_A_TIME), _padded(mask[part], TEXTS_AT_A_TIME)
-            done.append(np.asarray(self._encode_text(self._on_mesh[0], *padded))[: len(ids) - start])
-        return np.concatenate(done) if done else np.zeros((0, self.experiment.objective.embedding_dim), np.float32)
+        for start in range(0, max(n, 1), rows):  # no rows at all are one batch of padding: outputs get their widths
+            filled = tuple(_padded(array[start : start + rows], rows) for array in arrays)
+            outputs = encode(*self._on_mesh, *jax.device_put(filled, batch_sharding(self._mesh)))
+            done.append([np.asarray(output)[: n - start] for output in outputs])
+        return [np.concatenate(parts) for parts in zip(*done, strict=True)]
 
     @cached_property
     def _mesh(self) -> jax.sharding.Mesh:
         return build_mesh(MeshSpec())
-
-    @cached_property
-    def _rows(self) -> jax.sharding.NamedSharding:
-        return batch_sharding(self._mesh)
 
     @cached_property
     def _on_mesh(self) -> tuple[Tree, Tree, SignalOperators]:
@@ -129,7 +132,7 @@ class Model:
         return placed
 
     @cached_property
-    def _encode_ecg(self) -> Any:
+    def _encode_ecg(self) -> Encoder:
         parts, spec = self._parts, self.experiment.signal
 
         def encode(
@@ -145,33 +148,39 @@ class Model:
             embedding = parts.objective.ecg_embedding(parts.heads, params["objective"], output)
             return embedding, output.features.astype(jnp.float32)
 
-        return jax.jit(encode)
+        encoder: Encoder = jax.jit(encode)
+        return encoder
 
     @cached_property
-    def _encode_text(self) -> Any:
+    def _encode_text(self) -> Encoder:
         parts = self._parts
 
         def encode(
-            params: Tree, ids: Int[Array, "texts tokens"], mask: Bool[Array, "texts tokens"]
-        ) -> Float[Array, "texts dim"]:
+            params: Tree,
+            stats: Tree,
+            operators: SignalOperators,
+            ids: Int[Array, "texts tokens"],
+            mask: Bool[Array, "texts tokens"],
+        ) -> tuple[Float[Array, "texts dim"]]:
             output = parts.towers.text(params["text"], ids, mask, train=False)
-            return parts.objective.text_embedding(parts.heads, params["objective"], output)
+            return (parts.objective.text_embedding(parts.heads, params["objective"], output),)
 
-        return jax.jit(encode)
+        encoder: Encoder = jax.jit(encode)
+        return encoder
 
 
 def load_model(run: str | Path, step: int | None = None) -> Model:
     """The model of a run folder, from its newest checkpoint or the one of `step`.
 
     Raises:
-        ModelError: no run folder, or a checkpoint that was trained with another tokenizer than the folder's.
+        ModelError: no run folder, or a checkpoint that is not of the folder's experiment or tokenizer.
         CheckpointError: no such checkpoint, or a damaged one.
     """
     folder = Path(run)
     if not (folder / EXPERIMENT_FILE).is_file():
         raise ModelError(f"{folder} is no run folder (no {EXPERIMENT_FILE} in it); expected what `ecgclip train` wrote")
     params, batch_stats, meta = load_params(folder, step)
-    experiment = Experiment.model_validate(meta["experiment"])
+    experiment = _experiment(folder, meta)
     tokenizer = load_tokenizer(folder / TOKENIZER_FOLDER)
     if fingerprint(tokenizer) != meta["tokenizer_fingerprint"]:
         raise ModelError(
@@ -183,12 +192,30 @@ def load_model(run: str | Path, step: int | None = None) -> Model:
 
 
 def untrained(model: Model, seed: int) -> Model:
-    """The same architecture, input and tokenizer with random weights: the baseline of every results table."""
+    """The same architecture, input and tokenizer before any training: the baseline of every results table.
+
+    All weights are random but those that the experiment takes from files.
+    """
     experiment = model.experiment.replace({"seed": seed})
     parts = build_parts(experiment, len(model.tokenizer))
     state = init_state(parts, build_mesh(MeshSpec()))
     params, batch_stats = jax.device_get((state.params, state.batch_stats))
     return Model(experiment, 0, "open", model.tokenizer, params, batch_stats, parts)
+
+
+def _experiment(folder: Path, meta: dict[str, Any]) -> Experiment:
+    """The folder's experiment, whose evaluation may have changed since, if its weights would be the checkpoint's."""
+    path = folder / EXPERIMENT_FILE
+    try:
+        experiment = Experiment.model_validate(json.loads(path.read_text(encoding="utf-8"))["experiment"])
+        differing = differences(meta["experiment"], experiment)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} or its checkpoint does not describe an experiment of this version") from error
+    if differing:
+        raise ModelError(
+            f"{path} does not describe checkpoint {meta['step']}: {'; '.join(differing[:3])}; restore the file"
+        )
+    return experiment
 
 
 def _padded(values: np.ndarray, rows: int) -> np.ndarray:

@@ -43,6 +43,7 @@ def main(words: list[str]) -> int:
     pages = ((FINDINGS[i], _page(batch.ecg_uv[i], i, batch.findings[i])) for i in chosen)
     shown = track(pages, total=len(chosen), description="drawing", console=Console(stderr=True))
     if arguments.out.suffix == ".pdf":
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
         with PdfPages(arguments.out) as document:
             for _, figure in shown:
                 document.savefig(figure)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ecgclip_jax.cli.options import default_data_dir, parse
@@ -77,12 +78,21 @@ def _host_memory_gib() -> float:
 
 def _folders(console: Console, data_dir: Path) -> None:
     if not data_dir.is_dir():
-        console.print(f"no prepared cohorts: {data_dir} does not exist yet (ecgclip prepare synthetic_ecg makes one)")
+        console.print(
+            f"no prepared cohorts: {data_dir} does not exist yet (ecgclip prepare synthetic_ecg makes one)",
+            soft_wrap=True,
+        )
         return
     free_gib = shutil.disk_usage(data_dir).free / 2**30
     table = Table("cohort", "version", "access", "ECGs", title=f"{data_dir} ({free_gib:.0f} GiB free)")
     for card in sorted(data_dir.glob("*/*/cohort.json")):
-        facts = json.loads(card.read_text())
-        counts = ", ".join(f"{split} {n}" for split, n in facts.get("splits", {}).items())
-        table.add_row(card.parent.parent.name, card.parent.name, str(facts.get("access", "?")), counts)
-    console.print(table)
+        cohort, version = card.parts[-3:-1]
+        try:
+            facts = json.loads(card.read_text(encoding="utf-8"))
+            counts = ", ".join(f"{split} {n:,}" for split, n in facts.get("splits", {}).items())
+            table.add_row(cohort, version, str(facts.get("access", "?")), counts)
+        except (ValueError, OSError, AttributeError) as error:
+            table.add_row(cohort, version, "?", f"[red]unreadable[/] cohort.json: {escape(str(error))}")
+    console.print(
+        table if table.rows else f"no prepared cohorts in {data_dir} ({free_gib:.0f} GiB free)", soft_wrap=True
+    )

@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import tyro
+from pydantic import ValidationError
 from rich.console import Console
 
 from ecgclip_jax.cli.options import default_data_dir, parse
 from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.spec.experiment import EvaluationSpec, Source
+from ecgclip_jax.spec.files import explain
 
 if TYPE_CHECKING:
     from ecgclip_jax.evaluation.results import Results
+
+FILE_WIDTH = 160
+"""Columns of the results table in a pipe or a file, where a terminal's 80 would cut it."""
 
 
 @dataclass
@@ -65,20 +70,20 @@ def evaluate_run(arguments: EvaluateArguments, console: Console) -> Results:
 
     model = load_model(arguments.run, arguments.step)
     spec = _evaluation_spec(model.experiment.evaluation, arguments)
-    baselines = {seed: untrained(model, seed) for seed in range(arguments.untrained_seeds)}
+    seeds = range(arguments.untrained_seeds if spec.untrained_baseline else 0)
     results = evaluate(
         model,
         arguments.data_dir,
         spec,
         arguments.run,
-        untrained=baselines if spec.untrained_baseline else None,
+        untrained={seed: untrained(model, seed) for seed in seeds},
         exposure=arguments.run / "exposure.parquet",
         on_overlap=arguments.on_overlap,
         with_patient_data=arguments.with_patient_data,
     )
-    console.print(summary_table(results))
+    console.print(summary_table(results), width=None if console.is_terminal else FILE_WIDTH)
     report = write_report(arguments.run, arguments.data_dir, model, results)
-    console.print(f"results {arguments.run / 'evaluation'}\nreport  {report}", highlight=False)
+    console.print(f"results {arguments.run / 'evaluation'}\nreport  {report}", highlight=False, soft_wrap=True)
     return results
 
 
@@ -88,9 +93,12 @@ def _evaluation_spec(spec: EvaluationSpec, arguments: EvaluateArguments) -> Eval
         changes["test"] = tuple(_source(word) for word in arguments.test)
     if arguments.prompt_language:
         changes["prompt_language"] = arguments.prompt_language
-    if arguments.replicates:
+    if arguments.replicates is not None:
         changes["bootstrap_replicates"] = arguments.replicates
-    return spec.replace(changes)
+    try:
+        return spec.replace(changes)
+    except ValidationError as error:
+        raise UserError(explain(error, "evaluation")) from error
 
 
 def _source(word: str) -> Source:

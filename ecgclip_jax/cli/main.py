@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ecgclip_jax import __version__
@@ -17,7 +18,7 @@ COMMANDS = {
     "prepare": "turn an ECG cohort into sharded records, with an audit of every record",
     "train": "pre-train an experiment file; resumes where it stopped",
     "evaluate": "turn a run into a results table and a report",
-    "show": "the resolved experiment: every value, its fingerprint, its size",
+    "show": "the resolved experiment: every value, its variants, its fingerprint",
     "doctor": "versions, devices, memory, data folders, and what is missing",
     "contact-sheet": "one ECG page per synthetic diagnosis, to look at",
 }
@@ -42,7 +43,7 @@ def print_help(console: Console) -> None:
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns its exit code (2 for an error that the user can mend)."""
     words = sys.argv[1:] if argv is None else argv
-    console = Console(stderr=False)
+    console = Console()
     if not words or words[0] in ("-h", "--help", "help"):
         print_help(console)
         return 0
@@ -52,7 +53,11 @@ def main(argv: list[str] | None = None) -> int:
     command, *rest = words
     errors = Console(stderr=True)
     if command not in COMMANDS:
-        errors.print(f"ecgclip has no command {command!r}; it has: {', '.join(COMMANDS)}", highlight=False)
+        errors.print(
+            escape(f"ecgclip has no command {command!r}; it has: {', '.join(COMMANDS)}"),
+            highlight=False,
+            soft_wrap=True,
+        )
         return 2
     _quiet_absl()
     try:
@@ -61,15 +66,11 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         if os.environ.get("ECGCLIP_DEBUG"):
             raise
-        errors.print(f"[red]ecgclip {command}:[/] {_escape(str(error))}", highlight=False, soft_wrap=True)
+        errors.print(f"[red]ecgclip {command}:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         return 2
     except KeyboardInterrupt:
         errors.print(f"ecgclip {command}: stopped by the keyboard", highlight=False)
         return 130
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 def _quiet_absl() -> None:

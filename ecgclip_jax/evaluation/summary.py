@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from ecgclip_jax.evaluation.results import Exclusion, ResultRow, Results, models_in_order
 
+_NAME_WIDTH, _CELL_WIDTH = 23, 19
+"""Columns of text that a model's name and a figure take, frame included."""
 _COLUMNS = (
     ("zero-shot AUROC\nseen", {"protocol": "zero_shot", "label": "macro", "label_group": "seen", "metric": "auroc"}),
     (
@@ -34,30 +37,46 @@ def summary_table(results: Results) -> RenderableType:
     parts: list[RenderableType] = []
     for place in dict.fromkeys((r.cohort, r.version, r.split) for r in results.rows):
         rows = [r for r in results.rows if (r.cohort, r.version, r.split) == place]
-        parts += [_split_table(rows), Text(_footer(rows), style="dim"), Text("")]
+        parts += [_SplitTable(rows), Text(_footer(rows), style="dim"), Text("")]
     parts += [Text(f"! {warning}", style="yellow") for warning in results.warnings]
     return Group(*parts)
 
 
-def _split_table(rows: Sequence[ResultRow]) -> Table:
-    first = rows[0]
-    kind = "SYNTHETIC data · " if first.synthetic else ""
-    title = f"{kind}{first.cohort} {first.version} · {first.split} · {first.n_patients} patients"
-    table = Table(title=title, title_justify="left")
-    table.add_column("model")
-    columns = [(header, want) for header, want in _COLUMNS if _match(rows, want)]
-    for header, _ in columns:
-        table.add_column(header, justify="right")
-    levels = [r for r in rows if not r.compared_with]
-    for model in models_in_order(levels):
-        own = [r for r in levels if r.model == model]
-        table.add_row(model, *[_cell(_match(own, want)) for _, want in columns])
-    table.add_section()
-    differences = [r for r in rows if r.compared_with]
-    for model, other in dict.fromkeys((r.model, r.compared_with) for r in differences):
-        own = [r for r in differences if (r.model, r.compared_with) == (model, other)]
-        table.add_row(f"{model} - {other}", *[_cell(_match(own, want), signed=True) for _, want in columns])
-    return table
+@dataclass(frozen=True)
+class _SplitTable:
+    """One test split; on a narrow console its columns are spread over several tables, so that no figure is cut."""
+
+    rows: Sequence[ResultRow]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        """The tables that fit the width."""
+        columns = [(header, want) for header, want in _COLUMNS if _match(self.rows, want)]
+        fitting = max(1, (options.max_width - _NAME_WIDTH) // _CELL_WIDTH)
+        yield Text(self._title(), style="italic")
+        for start in range(0, len(columns), fitting):
+            yield self._table(columns[start : start + fitting])
+
+    def _title(self) -> str:
+        first = self.rows[0]
+        patients = max((row.n_patients or 0 for row in self.rows), default=0)
+        kind = "SYNTHETIC data · " if first.synthetic else ""
+        return f"{kind}{first.cohort} {first.version} · {first.split} · {patients} patients"
+
+    def _table(self, columns: Sequence[tuple[str, dict[str, str]]]) -> Table:
+        table = Table()
+        table.add_column("model")
+        for header, _ in columns:
+            table.add_column(header, justify="right")
+        levels = [r for r in self.rows if not r.compared_with]
+        for model in models_in_order(levels):
+            own = [r for r in levels if r.model == model]
+            table.add_row(model, *[_cell(_match(own, want)) for _, want in columns])
+        table.add_section()
+        differences = [r for r in self.rows if r.compared_with]
+        for model, other in dict.fromkeys((r.model, r.compared_with) for r in differences):
+            own = [r for r in differences if (r.model, r.compared_with) == (model, other)]
+            table.add_row(f"{model} - {other}", *[_cell(_match(own, want), signed=True) for _, want in columns])
+        return table
 
 
 def _match(rows: Sequence[ResultRow], want: dict[str, str]) -> list[ResultRow]:

@@ -13,6 +13,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32
 
+from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.spec.signal import LEADS_12
 
 Sex = Literal["female", "male"]
@@ -35,7 +36,7 @@ class ReasonCode(StrEnum):
     unreadable = "unreadable"
 
 
-class ECGReadError(ValueError):
+class ECGReadError(UserError):
     """A file that cannot become an ECG: `.reason` for the audit, a sentence for the reader."""
 
     def __init__(self, reason: ReasonCode, message: str) -> None:

@@ -81,6 +81,7 @@ def apply_overrides(experiment: Experiment, overrides: Sequence[str]) -> Experim
             return tyro.cli(
                 Experiment,
                 default=experiment,
+                prog="ecgclip train FILE",
                 args=list(overrides),
                 config=(tyro.conf.AvoidSubcommands,),
                 description=f"Overrides for {experiment.name}: values can be changed, types only by a variant.",
