@@ -108,7 +108,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, proof in PROOFS.items():
             console.print(f"{name}: {(proof.__doc__ or '').splitlines()[0]}", highlight=False)
         return 2 if unknown else 0
-    return 0 if all([PROOFS[name](arguments.folder / name, console) for name in arguments.names]) else 1
+    results = [PROOFS[name](arguments.folder / name, console) for name in arguments.names]
+    return 0 if all(results) else 1
 
 
 if __name__ == "__main__":

@@ -19,7 +19,9 @@ def variants() -> dict[str, Experiment]:
     base = Experiment(
         name="demo",
         summary="Narrow ResNet-18 and a small BERT on synthetic ECGs of hospitals A and B",
-        data=DataSpec(sources=(Source(cohort=COHORT, split="train"),), batch_global=128),
+        data=DataSpec(
+            sources=(Source(cohort=COHORT, split="train"),), batch_global=128, statement_keep_probability=0.4
+        ),
         signal=SignalSpec(
             name="demo_100hz",
             rate_hz=100,
@@ -31,7 +33,12 @@ def variants() -> dict[str, Experiment]:
         augment=AugmentSpec(lead_mask_probability=0.05, scale_range=0.1),
         ecg_encoder=ResNet1DSpec(depth=18, width=16, pool_width=128, pool_heads=4),
         text_encoder=BertSpec(
-            hidden=128, layers=2, heads=4, intermediate=256, tokenizer=TokenizerSpec(vocab_size=1000, max_tokens=48)
+            hidden=128,
+            layers=2,
+            heads=4,
+            intermediate=256,
+            dropout=0.0,
+            tokenizer=TokenizerSpec(vocab_size=1000, max_tokens=40),
         ),
         objective=InfoNCESpec(
             embedding_dim=128,

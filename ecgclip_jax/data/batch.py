@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-import pyarrow as pa
 from jaxtyping import Bool, Float32, Int16, Int32, Shaped
 
 from ecgclip_jax.contracts import Batch, TextRows, TextTokens
@@ -90,8 +89,3 @@ class BatchBuilder:
             "extras_present": extras.present,
         }
         return Batch(**fields)
-
-
-def split_extras(table: pa.Table) -> Extras:
-    """The extras of every row of a cohort's table."""
-    return Extras.from_columns({name: table.column(name).to_pylist() for name in EXTRAS})

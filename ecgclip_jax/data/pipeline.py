@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import atexit
 import gc
-from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
+from typing import Any, cast
 
 import absl.flags
 import grain
 import numpy as np
-from jaxtyping import Bool, Float32, Int16, Int32
+from jaxtyping import Int32
 
-from ecgclip_jax.contracts import Batch
-from ecgclip_jax.data.batch import BatchBuilder, split_extras, tokenize_texts
+from ecgclip_jax.contracts import Batch, TextTokens
+from ecgclip_jax.data.batch import BatchBuilder, tokenize_texts
 from ecgclip_jax.data.index import RunIndex
 from ecgclip_jax.data.order import GlobalOrder
-from ecgclip_jax.data.reading import ReadPart, ReadStep, RecordReader, padded_parts
-from ecgclip_jax.data.sources import CohortSplit
+from ecgclip_jax.data.reading import ReadStep, RecordReader
+from ecgclip_jax.data.statements import StatementSampler
 from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.text.tokenizer import TextTokenizer
 
@@ -59,6 +60,10 @@ class TrainPipeline:
         self.order = GlobalOrder(index.seed, index.sizes, weights, batch_global)
         tokens = None if tokenizer is None else tokenize_texts(tokenizer, index.texts, max_tokens)
         self._builder = BatchBuilder(index, tokens)
+        self._text_row, self._statements = index.text_row, None
+        if tokenizer is not None and tokens is not None and index.data.statement_keep_probability < 1:
+            keep = index.data.statement_keep_probability
+            self._statements = StatementSampler.of(tokenizer, tokens, keep, index.seed)
         local = batch_global // process_count
         self._local = slice(process_index * local, (process_index + 1) * local)
         self._reader = RecordReader(tuple(c.waveforms for c in index.cohorts), index.source, index.shard_row)
@@ -82,35 +87,18 @@ class TrainPipeline:
         stream = _ReadAhead(read, start_step, _LAST_STEP, workers=self._workers, prefetch=self._prefetch)
         try:
             for step, ecg_uv in enumerate(stream, start_step):
-                yield self._builder.build(self.order.rows(step)[self._local], ecg_uv)
+                rows = self.order.rows(step)
+                yield self._with_statements(step, rows, self._builder.build(rows[self._local], ecg_uv))
         finally:
             stream.close()
 
-
-@dataclass(frozen=True, eq=False)
-class EvaluationBatch:
-    """ECGs of a split for evaluation, filled up to one size; only rows where `valid` count."""
-
-    ecg_uv: Int16[np.ndarray, "batch time lead"]
-    rows: Int32[np.ndarray, " batch"]
-    valid: Bool[np.ndarray, " batch"]
-    extras: dict[str, Float32[np.ndarray, " batch"]]
-    extras_present: dict[str, Bool[np.ndarray, " batch"]]
-
-
-def evaluation_batches(
-    split: CohortSplit, rows: Sequence[int] | Int32[np.ndarray, " rows"], batch: int, prefetch_batches: int = 2
-) -> Generator[EvaluationBatch, None, None]:
-    """Some rows of a split, each exactly once and in their order, in batches of one size."""
-    parts = list(padded_parts(np.asarray(rows, np.int32), batch))
-    extras = split_extras(split.table)
-    stream = _ReadAhead(ReadPart(split.waveforms, parts), 0, len(parts), workers=0, prefetch=prefetch_batches)
-    try:
-        for (part, valid), ecg_uv in zip(parts, stream, strict=True):
-            known = extras.take(part)
-            yield EvaluationBatch(ecg_uv, part, valid, known.values, known.present)
-    finally:
-        stream.close()
+    def _with_statements(self, step: int, rows: Int32[np.ndarray, " batch_global"], batch: Batch) -> Batch:
+        """The batch with drawn statements as texts, if the run draws them; equal drawn texts are one group."""
+        if self._statements is None:
+            return batch
+        drawn = self._statements.sample(step, self._text_row[rows])
+        ids, mask, group = (cast("Any", part[self._local]) for part in drawn)
+        return replace(batch, texts=TextTokens(ids[:, None], mask[:, None]), text_group=group)
 
 
 class _ReadAhead(Iterator[np.ndarray]):

@@ -5,11 +5,10 @@ It imports neither jax nor transformers, so that a worker starts fast and stays 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int16, Int32
+from jaxtyping import Int16, Int32
 
 from ecgclip_jax.data.order import GlobalOrder
 from ecgclip_jax.data.sources import WaveformReader
@@ -47,25 +46,3 @@ class ReadStep:
     def __call__(self, step: int) -> Int16[np.ndarray, "batch time lead"]:
         """Stored microvolts of the local rows of global batch `step`."""
         return self.reader.read(self.order.rows(step)[self.local])
-
-
-@dataclass(frozen=True, eq=False)
-class ReadPart:
-    """Waveforms of a part of an evaluation set."""
-
-    reader: WaveformReader
-    parts: list[tuple[Int32[np.ndarray, " batch"], Bool[np.ndarray, " batch"]]]
-
-    def __call__(self, number: int) -> Int16[np.ndarray, "batch time lead"]:
-        """Stored microvolts of part `number`, its filling included."""
-        return self.reader.read(self.parts[number][0].tolist())
-
-
-def padded_parts(
-    rows: Int32[np.ndarray, " rows"], batch: int
-) -> Iterator[tuple[Int32[np.ndarray, " batch"], Bool[np.ndarray, " batch"]]]:
-    """Rows cut into parts of one size; the last is filled up with its last row, and the mask says what is real."""
-    for start in range(0, len(rows), batch):
-        part = rows[start : start + batch]
-        valid = np.arange(batch) < len(part)
-        yield np.concatenate([part, np.full(batch - len(part), part[-1], np.int32)]), valid

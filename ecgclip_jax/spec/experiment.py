@@ -34,6 +34,9 @@ class DataSpec(Spec):
     """Of recordings longer than 10 s."""
     min_report_words: int = Field(1, ge=0)
     """Records whose report has fewer words are left out of training (counted in the index)."""
+    statement_keep_probability: float = Field(1.0, gt=0, le=1)
+    """Chance of each statement of a report to reach the text tower in a step; one at least does, in random order.
+    1 leaves reports whole, as MERL and ECGCLIP do. Below 1 is our choice: a zero-shot prompt is a single statement."""
     null_world: Literal["none", "shuffled_reports"] = "none"
     """`shuffled_reports` permutes reports between patients: every honest claim must vanish."""
     workers: int = Field(0, ge=0)

@@ -16,8 +16,8 @@ from support.tiny_cohort import tiny_ecg, tiny_record, write_cohort
 
 from ecgclip_jax.contracts import Batch, TextRows, TextTokens
 from ecgclip_jax.data.index import RunIndex, build_index
-from ecgclip_jax.data.pipeline import TrainPipeline, evaluation_batches
-from ecgclip_jax.data.sources import CohortError, open_cohort
+from ecgclip_jax.data.pipeline import TrainPipeline
+from ecgclip_jax.data.sources import CohortError
 from ecgclip_jax.spec.experiment import DataSpec, Source
 from ecgclip_jax.text.tokenizer import encode_texts, train_wordpiece
 
@@ -142,18 +142,6 @@ def test_a_damaged_shard_stops_the_loader_with_its_name(tmp_path: Path) -> None:
     shard.write_bytes(content)
     with pytest.raises(CohortError, match=r"tiny/1\.0\.0, split train: rows .* prepare the cohort again"):
         take(make(index, batch_global=8), 1)
-
-
-def test_evaluation_reads_every_row_once_and_marks_the_filling(tiny_data_dir: Path) -> None:
-    split = open_cohort(tiny_data_dir, Source(cohort="tiny", split="validation"))
-    rows = [9, 0, 3, 4, 1, 7, 2]
-    batches = list(evaluation_batches(split, rows, 4))
-    assert [b.ecg_uv.shape[0] for b in batches] == [4, 4]
-    np.testing.assert_array_equal(np.concatenate([b.rows[b.valid] for b in batches]), rows)
-    np.testing.assert_array_equal(batches[1].valid, [True, True, True, False])
-    np.testing.assert_array_equal(batches[1].ecg_uv[:, 0, 0], [51, 57, 52, 52])
-    np.testing.assert_array_equal(batches[0].extras["mains_hz"], [50] * 4)
-    assert list(evaluation_batches(split, [], 4)) == []
 
 
 PROGRAM = """
