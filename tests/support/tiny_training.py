@@ -1,24 +1,35 @@
-"""The smallest experiment that is still the real thing, and random batches for it."""
+"""The smallest experiment that is still the real thing, random batches for it, and its runs on one device.
+
+Tests share one experiment, so that its programs are compiled once for all of them.
+"""
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
+import pytest
 
 from ecgclip_jax.contracts import Batch, TextTokens
+from ecgclip_jax.data.batch import EXTRAS
+from ecgclip_jax.parallel.mesh import build_mesh
 from ecgclip_jax.spec.encoders import BertSpec, HeadSpec, ResNet1DSpec, TokenizerSpec
-from ecgclip_jax.spec.experiment import DataSpec, Experiment, OptimizerSpec, RunSpec, Source
+from ecgclip_jax.spec.experiment import DataSpec, Experiment, MeshSpec, OptimizerSpec, RunSpec, Source
 from ecgclip_jax.spec.objectives import InfoNCESpec
 from ecgclip_jax.spec.signal import SignalSpec
+from ecgclip_jax.text.tokenizer import make_tokenizer
+from ecgclip_jax.training import loop
 
-VOCAB = 64
-TOKENS = 8
-BATCH = 16
+TOKENS, BATCH, STEPS = 8, 16, 24
+TOKENIZER = TokenizerSpec(vocab_size=64, max_tokens=TOKENS)
+FROZEN = "^text/embeddings/"
 
 
 def tiny_experiment(**changes: Any) -> Experiment:
-    """ResNet-18 of width 4 on one lead at 50 Hz, one BERT layer, MERL's two losses."""
+    """ResNet-18 of width 4 on two leads at 50 Hz, one BERT layer, MERL's two losses; three steps to an epoch."""
     parts: dict[str, Any] = {
         "name": "tiny",
         "summary": "for tests",
@@ -26,44 +37,57 @@ def tiny_experiment(**changes: Any) -> Experiment:
         "signal": SignalSpec(name="tiny", rate_hz=50, samples=512, leads=("II", "V2")),
         "ecg_encoder": ResNet1DSpec(width=4, pool_width=16, pool_heads=2),
         "text_encoder": BertSpec(
-            tokenizer=TokenizerSpec(vocab_size=VOCAB, max_tokens=TOKENS),
-            hidden=16,
-            layers=1,
-            heads=2,
-            intermediate=16,
-            max_positions=TOKENS,
+            tokenizer=TOKENIZER, hidden=16, layers=1, heads=2, intermediate=16, max_positions=TOKENS
         ),
         "objective": InfoNCESpec(
             embedding_dim=16, text_head=HeadSpec(hidden=16), uni_modal_weight=1.0, learn_temperature=True
         ),
-        "optimizer": OptimizerSpec(peak_lr=3e-3, warmup_steps=2, weight_decay=1e-4),
-        "run": RunSpec(steps=20, log_every=1, checkpoint_every=5),
+        "optimizer": OptimizerSpec(peak_lr=3e-3, schedule="constant", weight_decay=1e-4, frozen=(FROZEN,)),
+        "run": RunSpec(steps=STEPS, log_every=1, checkpoint_every=10),
     }
     return Experiment.model_validate(parts | changes)
 
 
-def random_batch(step: int, rows: int = BATCH) -> Batch:
-    """Rows whose text names the amplitude of their ECG, so that there is something to learn."""
+def tiny_run(**run: Any) -> Experiment:
+    """The tiny experiment with another rhythm of logging, saving or validating."""
+    return tiny_experiment(run=tiny_experiment().run.model_copy(update=run))
+
+
+@cache
+def tiny_vocabulary() -> int:
+    """Number of tokens of the tokenizer that a run on `support.tiny_cohort` trains."""
+    return len(make_tokenizer(TOKENIZER, [f"Sinus rhythm, variant {n}." for n in range(5)]))
+
+
+def random_batch(step: int) -> Batch:
+    """Rows whose text names the rhythm of their ECG, so that there is something to learn."""
     rng = np.random.default_rng(step)
-    level = rng.integers(0, 8, rows)
+    level = rng.integers(0, 8, BATCH)
     time_s = np.arange(5000) / 500
     wave = np.sin(2 * np.pi * (1 + level[:, None]) * time_s)[:, :, None] * 200.0 * (1 + level[:, None, None])
-    ecg_uv = (wave + rng.normal(scale=30, size=(rows, 5000, 12))).astype(np.int16)
-    ids = np.tile(np.asarray([2, 0, 3, 0, 0, 0, 0, 0], np.int32), (rows, 1))
+    ids = np.tile(np.asarray([2, 0, 3, 0, 0, 0, 0, 0], np.int32), (BATCH, 1))
     ids[:, 1] = 10 + level
-    number = np.arange(rows, dtype=np.int32)
-    return Batch(
-        ecg_uv=ecg_uv,
-        record_row=number,
-        patient_group=number,
-        text_group=level.astype(np.int32),
-        texts=TextTokens(ids=ids[:, None], mask=(np.arange(TOKENS) < 3)[None, None].repeat(rows, 0)),
-        text_valid=np.ones((rows, 1), bool),
-        extras={"mains_hz": np.full(rows, 50.0, np.float32)},
-        extras_present={"mains_hz": np.ones(rows, bool)},
-    )
+    number = np.arange(BATCH, dtype=np.int32)
+    fields: dict[str, Any] = {
+        "ecg_uv": (wave + rng.normal(scale=30, size=(BATCH, 5000, 12))).astype(np.int16),
+        "record_row": number,
+        "patient_group": number,
+        "text_group": level.astype(np.int32),
+        "texts": TextTokens(ids=ids[:, None], mask=(np.arange(TOKENS) < 3)[None, None].repeat(BATCH, 0)),
+        "text_valid": np.ones((BATCH, 1), bool),
+        "extras": {name: np.full(BATCH, 50.0, np.float32) for name in EXTRAS},
+        "extras_present": {name: np.ones(BATCH, bool) for name in EXTRAS},
+    }
+    return Batch(**fields)
 
 
-def tiny_run(**run: Any) -> Experiment:
-    """The tiny experiment for ten updates of three to an epoch, saved after every fourth."""
-    return tiny_experiment(run=RunSpec(**{"steps": 10, "log_every": 1, "checkpoint_every": 4} | run))
+def one_device_mesh(spec: MeshSpec) -> jax.sharding.Mesh:
+    """A mesh of the first device, whatever the specification says."""
+    return build_mesh(MeshSpec(), jax.devices()[:1])
+
+
+def train_on_one_device(experiment: Experiment, workdir: Path, data_dir: Path, **options: Any) -> loop.RunSummary:
+    """`train` on the first of this process's devices."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "build_mesh", one_device_mesh)
+        return loop.train(experiment, workdir, data_dir, **options)

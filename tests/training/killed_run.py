@@ -8,14 +8,12 @@ import sys
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
-from support.tiny_training import tiny_run
-
-from ecgclip_jax.training.loop import train
+from support.tiny_training import tiny_run, train_on_one_device  # noqa: E402
 
 if __name__ == "__main__":
-    workdir, data_dir, saved_step = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    workdir, data_dir, saved_step, last_step = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 
     def die(step: int, state: object) -> dict[str, float]:
         """SIGKILL, as soon as an earlier step is saved."""
@@ -24,4 +22,4 @@ if __name__ == "__main__":
         os.kill(os.getpid(), signal.SIGKILL)
         return {}
 
-    train(tiny_run(evaluate_every=7), workdir, data_dir, evaluate=die)
+    train_on_one_device(tiny_run(evaluate_every=last_step), workdir, data_dir, evaluate=die)
