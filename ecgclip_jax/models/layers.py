@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -111,11 +110,13 @@ class BatchNorm(nnx.Module):
     def __call__(self, x: Float[Array, "batch time width"], *, train: bool) -> Float[Array, "batch time width"]:
         """Normalised by the groups' own statistics when `train`, by the running ones otherwise."""
         if train:
-            y, mean, var = normalise_groups(x, self.scale[...], self.bias[...], self.groups)
+            mean, var = group_moments(x, self.groups)
             self._move_running(mean, var, count=x.shape[0] // self.groups * x.shape[1])
-            return y
-        factor = self.scale[...] * lax.rsqrt(self.var[...] + BATCH_NORM_EPSILON)
-        y = (x.astype(jnp.float32) - self.mean[...]) * factor + self.bias[...]
+        else:
+            mean, var = self.mean[...][None], self.var[...][None]
+        factor = self.scale[...] * lax.rsqrt(var + BATCH_NORM_EPSILON)
+        mean, factor = (_rows_of_groups(statistic, x.shape[0]) for statistic in (mean, factor))
+        y = (x.astype(jnp.float32) - mean) * factor + self.bias[...]
         return y.astype(x.dtype)
 
     def _move_running(self, mean: Float[Array, "groups width"], var: Float[Array, "groups width"], count: int) -> None:
@@ -124,81 +125,31 @@ class BatchNorm(nnx.Module):
         self.var[...] += self.momentum * (lax.stop_gradient(unbiased.mean(axis=0)) - self.var[...])
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3,))
-def normalise_groups(
-    x: Float[Array, "batch time width"], scale: Float[Array, "width"], bias: Float[Array, "width"], groups: int
-) -> tuple[Float[Array, "batch time width"], Float[Array, "groups width"], Float[Array, "groups width"]]:
-    """`x` normalised by the moments of its contiguous groups, and these moments (mean, biased variance), float32.
-
-    The gradient is written out: what autodiff makes of the moments costs the CPU twice as much. No gradient flows
-    through the returned moments, which only feed the running statistics.
+def group_moments(
+    x: Float[Array, "batch time width"], groups: int
+) -> tuple[Float[Array, "groups width"], Float[Array, "groups width"]]:
+    """Mean and biased variance over batch and time of each of `groups` contiguous groups, in one pass over `x`.
 
     Raises:
         ValueError: `groups` does not divide the batch.
     """
-    return _normalise(x, scale, bias, groups)[0]
-
-
-def _normalise(
-    x: Array, scale: Array, bias: Array, groups: int
-) -> tuple[tuple[Array, Array, Array], tuple[Array, ...]]:
-    batch, time, _ = x.shape
+    batch, time, width = x.shape
     if batch % groups:
         raise ValueError(
             f"BatchNorm: {groups} groups do not divide a batch of {batch}; change norm_groups or the batch"
         )
-    wide = x.astype(jnp.float32)
+    x = x.astype(jnp.float32)
     count = batch // groups * time
-    mean = _group_sums(wide, groups) / count
+
+    def mean_of(values: Float[Array, "batch time width"]) -> Float[Array, "groups width"]:
+        return values.sum(axis=1).reshape(groups, batch // groups, width).sum(axis=1) / count
+
+    mean = mean_of(x)
     # Rounding can push the difference of a constant channel just below zero.
-    var = jnp.maximum(_group_sums(wide * wide, groups) / count - mean * mean, 0)
-    inverse_sd = lax.rsqrt(var + BATCH_NORM_EPSILON)
-    y = (wide - _rows(mean, batch)) * _rows(inverse_sd * scale, batch) + bias
-    return (y.astype(x.dtype), mean, var), (x, scale, mean, inverse_sd)
+    return mean, jnp.maximum(mean_of(x * x) - mean * mean, 0)
 
 
-def _normalise_backward(groups: int, saved: tuple[Array, ...], cotangents: tuple[Array, ...]) -> tuple[Array, ...]:
-    """d loss / d (x, scale, bias): Ioffe and Szegedy 2015, section 3, with the sums over each group."""
-    x, scale, mean, inverse_sd = saved
-    batch, time, _ = x.shape
-    count = batch // groups * time
-    gradient = cotangents[0].astype(jnp.float32)
-    normalised = (x.astype(jnp.float32) - _rows(mean, batch)) * _rows(inverse_sd, batch)
-    sum_gradient = _group_sums(gradient, groups)
-    sum_product = _group_sums(gradient * normalised, groups)
-    centred = gradient - _rows(sum_gradient / count, batch) - normalised * _rows(sum_product / count, batch)
-    return (
-        (_rows(inverse_sd * scale, batch) * centred).astype(x.dtype),
-        sum_product.sum(axis=0),
-        sum_gradient.sum(axis=0),
-    )
-
-
-normalise_groups.defvjp(_normalise, _normalise_backward)
-
-
-def _group_sums(values: Float[Array, "batch time width"], groups: int) -> Float[Array, "groups width"]:
-    """Sum over batch and time of each contiguous group."""
-    sums: Float[Array, "groups width"] = lax.platform_dependent(
-        values, cpu=partial(_sums_by_matmul, groups=groups), default=partial(_sums, groups=groups)
-    )
-    return sums
-
-
-def _sums(values: Float[Array, "batch time width"], *, groups: int) -> Float[Array, "groups width"]:
-    batch, _, width = values.shape
-    # Time first: groups are formed from small [batch, width] sums, so a sharded batch needs no reshape of activations.
-    return values.sum(axis=1).reshape(groups, batch // groups, width).sum(axis=1)
-
-
-def _sums_by_matmul(values: Float[Array, "batch time width"], *, groups: int) -> Float[Array, "groups width"]:
-    # XLA's CPU reductions over leading axes do not vectorise; its matrix products do.
-    grouped = values.reshape(groups, -1, values.shape[-1])
-    ones = jnp.ones(grouped.shape[:2], values.dtype)
-    return lax.dot_general(ones, grouped, (((1,), (1,)), ((0,), (0,))), precision=lax.Precision.HIGHEST)
-
-
-def _rows(statistic: Float[Array, "groups width"], batch: int) -> Float[Array, "rows 1 width"]:
+def _rows_of_groups(statistic: Float[Array, "groups width"], batch: int) -> Float[Array, "rows 1 width"]:
     """A group's statistic for each of its rows, ready to broadcast over time (one row serves all when groups = 1)."""
     groups = statistic.shape[0]
     rows = statistic if groups == 1 else jnp.repeat(statistic, batch // groups, axis=0)
