@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from matplotlib.figure import Figure
 
@@ -13,7 +13,10 @@ from ecgclip_jax.reporting.figures import as_png_uri, as_svg
 
 @dataclass(frozen=True)
 class TableContent:
-    """A table of ready text; `numeric` are the columns set flush right."""
+    """A table of ready text, in which line breaks count; `numeric` are the columns set flush right.
+
+    A row of a single cell is a heading over the rows below it.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -43,14 +46,13 @@ def pictured(figure: Figure, caption: str, dpi: int = 100) -> FigureContent:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page."""
+    """A part of the page: notes, facts by name, tables and figures in the order given, and what is folded away."""
 
     title: str
     notes: Sequence[str] = ()
     facts: Sequence[tuple[str, str]] = ()
-    tables: Sequence[TableContent] = ()
-    figures: Sequence[FigureContent] = ()
-    details: Sequence[tuple[str, str]] = field(default_factory=tuple)
+    blocks: Sequence[TableContent | FigureContent] = ()
+    details: Sequence[tuple[str, str]] = ()
 
     @property
     def anchor(self) -> str:
@@ -58,8 +60,19 @@ class Section:
         return "-".join("".join(c if c.isalnum() else " " for c in self.title.lower()).split())
 
 
-def with_interval(value: float, low: float, high: float) -> str:
-    """`0.83 (0.80–0.86)`, or a dash where the value is undefined."""
+def with_interval(value: float, low: float, high: float, *, form: str = ".3f", between: str = " ") -> str:
+    """`0.830 (0.800–0.860)`, or a dash where the value is undefined.
+
+    Args:
+        value: the point estimate.
+        low: lower end of its interval, NaN if there is none.
+        high: upper end.
+        form: how a number is written; `+.3f` for differences.
+        between: what stands before the interval, a line break in narrow columns.
+    """
     if not math.isfinite(value):
         return "–"
-    return f"{value:.3f} ({low:.3f}–{high:.3f})" if math.isfinite(low) else f"{value:.3f}"
+    number, *ends = (format(x, form).replace("-", "−") for x in (value, low, high))
+    if not math.isfinite(low):
+        return number
+    return f"{number}{between}({(' to ' if form.startswith('+') else '–').join(ends)})"

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
-from matplotlib import color_sequences
+from matplotlib import color_sequences, rc_context
 from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
@@ -34,11 +35,15 @@ def _figure(width_in: float, height_in: float, rows: int = 1, columns: int = 1) 
 
 
 def as_svg(figure: Figure) -> str:
-    """The figure as an `<svg>` element to put inline, without the XML prologue; equal figures give equal text."""
+    """The figure as an `<svg>` element to put inline; equal figures give equal text, and text stays text.
+
+    The XML prologue, metadata and name spaces are left out: HTML needs none of them.
+    """
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with rc_context({"svg.hashsalt": "ecgclip", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return re.sub(r' xmlns(:\w+)?="[^"]*"', "", text[text.index("<svg") :])
 
 
 def as_png_uri(figure: Figure, dpi: int = 100) -> str:
@@ -79,10 +84,10 @@ def forest(table: pd.DataFrame, metric: str, reference: float | None = None) -> 
     models = list(dict.fromkeys(table["model"]))
     first = table[table["model"] == models[0]].sort_values("value")
     labels = list(first["label"])
-    figure, axes = _figure(7.2, 0.24 * len(labels) + 1.1)
+    figure, axes = _figure(7.2, (0.14 + 0.05 * len(models)) * len(labels) + 1.2)
     axis = axes[0, 0]
-    offsets = np.linspace(0.22, -0.22, len(models)) if len(models) > 1 else [0.0]
-    for model, offset, colour in zip(models, offsets, MODEL_COLOURS, strict=False):
+    offsets = np.linspace(0.25, -0.25, len(models)) if len(models) > 1 else [0.0]
+    for model, offset, colour in zip(models, offsets, cycle(MODEL_COLOURS), strict=False):
         rows = table[table["model"] == model].set_index("label").reindex(labels)
         height = np.arange(len(labels)) + offset
         axis.hlines(height, rows["ci_low"], rows["ci_high"], color=colour, linewidth=1.4)
@@ -93,7 +98,7 @@ def forest(table: pd.DataFrame, metric: str, reference: float | None = None) -> 
     if reference is not None:
         axis.axvline(reference, color=INK, linewidth=0.8, linestyle=":")
     axis.set_xlabel(f"{metric}, 95 % interval by patient bootstrap", fontsize=8)
-    axis.legend(fontsize=7, loc="lower right", frameon=False)
+    figure.legend(fontsize=8, loc="outside upper center", ncols=3, frameon=False)
     return figure
 
 
@@ -103,7 +108,7 @@ def roc_and_pr(curves: Mapping[str, tuple[Bool[np.ndarray, " n"], Float[np.ndarr
     Args:
         curves: label → (truth, score), one entry per ECG.
     """
-    figure, axes = _figure(7.6, 3.6, columns=2)
+    figure, axes = _figure(7.6, 3.7 + 0.2 * -(-len(curves) // 3), columns=2)
     roc, precision = axes[0]
     for (label, (truth, score)), colour in zip(curves.items(), cycle(color_sequences["tab10"]), strict=False):
         false_positive, true_positive, _ = roc_curve(truth, score)
@@ -114,7 +119,7 @@ def roc_and_pr(curves: Mapping[str, tuple[Bool[np.ndarray, " n"], Float[np.ndarr
     roc.plot([0, 1], [0, 1], color=INK, linewidth=0.7, linestyle=":")
     roc.set(xlabel="1 - specificity", ylabel="sensitivity")
     precision.set(xlabel="recall", ylabel="precision", ylim=(0, 1.02))
-    roc.legend(fontsize=6.5, frameon=False, loc="lower right")
+    figure.legend(fontsize=8, loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ class OpenSplit:
     embedding: Float[np.ndarray, "records dim"]
     opened: CohortSplit
 
-    @property
+    @cached_property
     def records(self) -> pd.DataFrame:
         """Table of the records, by the first window of each id."""
         table = self.opened.table.to_pandas()
@@ -78,7 +79,7 @@ def map_section(splits: Sequence[OpenSplit]) -> Section:
         f"UMAP (cosine, fixed seed) of {len(chosen):,} test ECGs in the shared space. Hospitals that form islands of "
         "their own would mean that the encoder reads devices instead of hearts."
     )
-    return Section("Map of embeddings", figures=[pictured(figure, caption, dpi=110)])
+    return Section("Map of embeddings", blocks=[pictured(figure, caption, dpi=110)])
 
 
 def _rarest_label(predictions: pd.DataFrame) -> list[str]:
@@ -101,19 +102,19 @@ def _umap(embedding: Float[np.ndarray, "records dim"]) -> Float[np.ndarray, "rec
 
 
 def pages_section(splits: Sequence[OpenSplit], language: str) -> Section:
-    """A few ECG pages with the prompts that lie nearest to them and farthest from them."""
+    """A few ECG pages of the last split with the prompts that lie nearest to them and farthest from them."""
     figures = [figure for split in splits[-1:] for figure in _pages(split, language)]
     note = (
         "The stored signal, not the model's input. Of the concepts with most positives: the positive ECG with the "
         "highest and the one with the lowest similarity. A similarity is a cosine, no probability."
     )
-    return Section("ECGs and their prompts", [note], figures=figures)
+    return Section("ECGs and their prompts", [note], blocks=figures)
 
 
 def _pages(split: OpenSplit, language: str) -> list[FigureContent]:
     scores = split.predictions.filter(like=_SCORE)
     scores.columns = [str(c).removeprefix(_SCORE) for c in scores.columns]
-    prompts = load_prompts(language).prompts  # type: ignore[arg-type]
+    prompts = load_prompts(language).prompts
     counts = {k: int(split.predictions[f"label/{k}"].sum()) for k in scores.columns}
     frequent = sorted((k for k in counts if k not in ("sinus_rhythm", "normal_ecg")), key=lambda k: -counts[k])
     figures = []
@@ -126,12 +127,16 @@ def _pages(split: OpenSplit, language: str) -> list[FigureContent]:
 
 
 def _page(
-    split: OpenSplit, index: int, concept: str, which: str, scores: pd.DataFrame, prompts: object
+    split: OpenSplit,
+    index: int,
+    concept: str,
+    which: str,
+    scores: pd.DataFrame,
+    prompts: Mapping[str, tuple[str, ...]],
 ) -> FigureContent:
     record = split.records.iloc[index]
     ranked = scores.iloc[index].sort_values(ascending=False)
-    wordings: dict[str, tuple[str, ...]] = dict(prompts)  # type: ignore[call-overload]
-    best, worst = list(ranked.index[:3]), list(ranked.index[-3:])
+    worded = [k for k in ranked.index if prompts.get(k)]
     ecg_uv = split.opened.read_ecg([int(record["row"])])[0]
     figure = draw_ecg_page(
         ecg_uv,
@@ -141,7 +146,8 @@ def _page(
         rate_hz_source=float(record["rate_hz_source"]),
         band_hz=(float(record["band_low_hz"]), float(record["band_high_hz"])),
     )
-    nearest = "; ".join(f"“{wordings[k][0]}” {ranked[k]:+.2f}" for k in best if k in wordings)
-    farthest = "; ".join(f"“{wordings[k][0]}” {ranked[k]:+.2f}" for k in worst if k in wordings)
+    nearest, farthest = (
+        "; ".join(f"“{prompts[k][0]}” {ranked[k]:+.2f}" for k in some) for some in (worded[:3], worded[-3:])
+    )
     caption = f"{which} similarity to {concept_name(concept)}. Nearest prompts: {nearest}. Farthest: {farthest}."
     return pictured(figure, caption, dpi=90)

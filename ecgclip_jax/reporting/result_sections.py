@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ecgclip_jax.evaluation.results import ResultRow, Results
+from ecgclip_jax.evaluation.results import SMALLEST_CELL, ResultRow, Results
 from ecgclip_jax.reporting.content import Section, TableContent, drawn, with_interval
 from ecgclip_jax.reporting.figures import forest, roc_and_pr
 from ecgclip_jax.text.concepts import CONCEPTS
@@ -18,7 +18,8 @@ from ecgclip_jax.text.concepts import CONCEPTS
 CURVES = 6
 """Labels drawn as curves: those with most positives among the test patients."""
 _PROTOCOLS = {"zero_shot": "zero-shot", "linear_probe": "linear probe", "retrieval": "retrieval"}
-_METRICS = {"auroc": "AUROC", "average_precision": "PRAUC (average precision)"}
+_METRICS = {"auroc": "AUROC", "average_precision": "PRAUC"}
+_DIRECTIONS = {"ecg_to_text": "ECG → report", "text_to_ecg": "report → ECG"}
 
 
 def concept_name(key: str) -> str:
@@ -42,20 +43,23 @@ def result_sections(results: Results, evaluation_folder: Path) -> list[Section]:
 
 def _place_section(rows: list[ResultRow], folder: Path) -> Section:
     first = rows[0]
-    notes = [f"{first.n:,} ECGs of {first.n_patients:,} patients. Intervals: 95 %, patient bootstrap."]
+    whole = next((row for row in rows if row.label == "macro"), first)
+    notes = [f"{_count(whole.n)} ECGs of {_count(whole.n_patients)} patients. Intervals: 95 %, patient bootstrap."]
     notes += sorted({row.note for row in rows if row.note and row.label == "macro"})
-    figures = []
+    drawings = []
     for protocol in ("zero_shot", "linear_probe"):
         levels = _levels(rows, protocol, "auroc")
         if not levels.empty:
             caption = f"AUROC per label, {_PROTOCOLS[protocol]}; n = positives. The dotted line is chance."
-            figures.append(drawn(forest(levels, "AUROC", reference=0.5), caption))
-    curves = _curves(folder / f"predictions-{first.cohort}-{first.version}-{first.split}.parquet")
+            drawings.append(drawn(forest(levels, "AUROC", reference=0.5), caption))
+    smallest = 1 if first.access == "open" else SMALLEST_CELL
+    curves = _curves(folder / f"predictions-{first.cohort}-{first.version}-{first.split}.parquet", smallest)
     if curves:
         caption = "Zero-shot ROC and precision-recall of the pre-trained model; dotted: chance, and each prevalence."
-        figures.append(drawn(roc_and_pr(curves), caption))
-    tables = [_macro_table(rows), _retrieval_table(rows), _difference_table(rows), _label_table(rows), _excluded(rows)]
-    return Section(f"Results: {place_name(first)}", notes, tables=[t for t in tables if t.rows], figures=figures)
+        drawings.append(drawn(roc_and_pr(curves), caption))
+    summary = [t for t in (_macro_table(rows), _retrieval_table(rows)) if t.rows]
+    single = [t for t in (_label_table(rows), _excluded(rows)) if t.rows]
+    return Section(f"Results: {place_name(first)}", notes, blocks=[*summary, *drawings, *single])
 
 
 def _levels(rows: list[ResultRow], protocol: str, metric: str) -> pd.DataFrame:
@@ -72,49 +76,56 @@ def _levels(rows: list[ResultRow], protocol: str, metric: str) -> pd.DataFrame:
 
 
 def _macro_table(rows: list[ResultRow]) -> TableContent:
-    chosen = [r for r in rows if r.label == "macro" and not r.compared_with]
-    cells = [
-        [r.model, _PROTOCOLS.get(r.protocol, r.protocol), _METRICS.get(r.metric, r.metric), r.label_group,
-         str(r.n_labels or 0), with_interval(r.value, r.ci_low, r.ci_high)]
-        for r in chosen
-    ]  # fmt: skip
-    return TableContent(
-        ["model", "protocol", "metric", "labels", "how many", "macro mean (95 % interval)"],
-        cells,
-        title="Macro means",
-        note="`seen`: named in training reports; `unseen`: never named there. Undefined labels are listed below.",
-        numeric=(4, 5),
+    """A line for each model under each protocol, a column per metric and group of labels."""
+    macro = [row for row in rows if row.label == "macro"]
+    groups = [g for g in ("seen", "unseen", "unknown", "all") if any(row.label_group == g for row in macro)]
+    columns = {(m, g): f"{_METRICS[m]}\n{g}" for m in ("auroc", "average_precision") for g in groups}
+    parts = {}
+    for protocol in dict.fromkeys(row.protocol for row in macro):
+        own = [row for row in macro if row.protocol == protocol]
+        labels = {row.label_group: row.n_labels for row in own}
+        told = ", ".join(f"{labels[g] or 0} {g}" for g in groups if g in labels)
+        parts[f"{_PROTOCOLS.get(protocol, protocol)} (labels: {told})"] = own
+    return _scoreboard(
+        "Macro means over labels, and their paired differences on the same patient draws",
+        parts,
+        columns,
+        "Seen labels are named in training reports, unseen ones never. PRAUC is average precision, its chance the "
+        "mean prevalence. What is left out of the means is listed below.",
     )
 
 
 def _retrieval_table(rows: list[ResultRow]) -> TableContent:
-    chosen = [r for r in rows if r.protocol == "retrieval" and not r.compared_with]
-    cells = [
-        [r.model, r.label.replace("_", " "), r.metric, with_interval(r.value, r.ci_low, r.ci_high), f"{r.chance:.3f}"]
-        for r in chosen
-    ]
-    return TableContent(
-        ["model", "direction", "metric", "value (95 % interval)", "chance"],
-        cells,
-        title="Retrieval of reports and ECGs",
-        note="A report that is word for word the same as the right one counts as found.",
-        numeric=(3, 4),
-    )
+    """A line for each model in each direction, a column per metric."""
+    retrieval = [row for row in rows if row.protocol == "retrieval"]
+    columns = {(row.metric, ""): row.metric.replace("_", " ") for row in retrieval}
+    parts = {}
+    for direction in dict.fromkeys(row.label for row in retrieval):
+        own = [row for row in retrieval if row.label == direction]
+        parts[f"{_DIRECTIONS.get(direction, direction)} ({_count(own[0].n)} queries)"] = own
+    note = "A report that is word for word the same as the right one counts as found."
+    return _scoreboard("Retrieval of reports and ECGs", parts, columns, note)
 
 
-def _difference_table(rows: list[ResultRow]) -> TableContent:
-    chosen = [r for r in rows if r.compared_with and r.label == "macro"]
-    cells = [
-        [f"{r.model} − {r.compared_with}", _PROTOCOLS.get(r.protocol, r.protocol), _METRICS.get(r.metric, r.metric),
-         r.label_group, with_interval(r.value, r.ci_low, r.ci_high)]
-        for r in chosen
-    ]  # fmt: skip
-    return TableContent(
-        ["difference", "protocol", "metric", "labels", "macro difference (95 % interval)"],
-        cells,
-        title="Paired differences, on the same patient draws",
-        numeric=(4,),
-    )
+def _scoreboard(
+    title: str, parts: Mapping[str, list[ResultRow]], columns: Mapping[tuple[str, str], str], note: str
+) -> TableContent:
+    """In every part the models' levels, then chance, then the differences; a column per (metric, label group)."""
+    lines: list[list[str]] = []
+    for part, rows in parts.items():
+        arms = dict.fromkeys((row.model, row.compared_with) for row in rows)
+        found = {(row.model, row.compared_with, row.metric, row.label_group): row for row in rows}
+        levels = [arm for arm in arms if not arm[1]]
+        lines.append([part])
+        for model, other in levels:
+            lines.append([model, *(_cell(found.get((model, other, *column)), "\n") for column in columns)])
+        chances = (found.get((*levels[0], *column)) for column in columns) if levels else ()
+        lines.append(["chance", *(_number(row.chance, row.metric) if row else "–" for row in chances)])
+        for model, other in (arm for arm in arms if arm[1]):
+            cells = (_cell(found.get((model, other, *column)), "\n") for column in columns)
+            lines.append([f"{model} − {other}", *cells])
+    numeric = range(1, 1 + len(columns))
+    return TableContent(["model", *columns.values()], lines, title=title, note=note, numeric=numeric)
 
 
 def _label_table(rows: list[ResultRow]) -> TableContent:
@@ -132,14 +143,33 @@ def _label_table(rows: list[ResultRow]) -> TableContent:
         positives = "suppressed" if some.n_positives is None else str(some.n_positives)
         numbers = [_cell(found.get(column)) for column in columns]
         cells.append([concept_name(label), some.label_group, positives, _percent(some.prevalence), *numbers])
-    heads = [f"{_PROTOCOLS[p]} {_METRICS[m].split(' ')[0]}" for p, m in columns]
+    heads = [f"{_PROTOCOLS[p]}\n{_METRICS[m]}" for p, m in columns]
     return TableContent(
         ["label", "group", "positives", "prevalence", *heads], cells, title=f"Labels, {first}", numeric=range(2, 8)
     )
 
 
-def _cell(row: ResultRow | None) -> str:
-    return "–" if row is None else with_interval(row.value, row.ci_low, row.ci_high)
+def _cell(row: ResultRow | None, between: str = " ") -> str:
+    """A value with its interval, or why there is none."""
+    if row is None:
+        return "–"
+    if row.excluded:
+        return row.excluded.replace("_", " ")
+    form = _form(row.metric, signed=bool(row.compared_with))
+    return with_interval(row.value, row.ci_low, row.ci_high, form=form, between=between)
+
+
+def _number(value: float, metric: str) -> str:
+    return format(value, _form(metric)) if math.isfinite(value) else "–"
+
+
+def _form(metric: str, signed: bool = False) -> str:
+    """Ranks are whole numbers, everything else is a share."""
+    return ("+" if signed else "") + (".0f" if metric == "median_rank" else ".3f")
+
+
+def _count(n: int | None) -> str:
+    return "fewer than ten" if n is None else f"{n:,}"
 
 
 def _percent(share: float) -> str:
@@ -159,20 +189,20 @@ def _excluded(rows: list[ResultRow]) -> TableContent:
     return TableContent(["label", "why", "protocol"], cells, title="Left out of the macro means")
 
 
-def _curves(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Truth and zero-shot score of the labels with most positives."""
+def _curves(path: Path, smallest: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Truth and zero-shot score of the labels with most positives, if both classes have `smallest` ECGs."""
     if not path.is_file():
         return {}
     table = pd.read_parquet(path)
     table = table[table["known"]]
     columns = [str(c) for c in table if "/zero_shot/" in str(c)]
     model = columns[0].split("/")[1] if columns else ""
-    labels = sorted(dict.fromkeys(c.split("/")[-1] for c in columns), key=lambda k: -int(table[f"label/{k}"].sum()))
-    usable: Sequence[str] = [k for k in labels if 0 < int(table[f"label/{k}"].sum()) < len(table)][:CURVES]
+    positives = {k: int(table[f"label/{k}"].sum()) for k in dict.fromkeys(c.split("/")[-1] for c in columns)}
+    usable = [k for k, n in positives.items() if smallest <= n <= len(table) - smallest]
     return {
         concept_name(k): (
             table[f"label/{k}"].to_numpy(bool),
             table[f"score/{model}/zero_shot/{k}"].to_numpy(np.float32),
         )
-        for k in usable
+        for k in sorted(usable, key=lambda k: -positives[k])[:CURVES]
     }

@@ -36,7 +36,7 @@ def run_section(workdir: Path, model: Model) -> Section:
     return Section(
         "Run",
         facts=rows,
-        tables=[_exposure_table(workdir)],
+        blocks=[_exposure_table(workdir)],
         details=[("the resolved experiment", experiment.model_dump_json(indent=1))],
     )
 
@@ -71,4 +71,4 @@ def training_section(workdir: Path) -> Section:
     """Curves of the logged steps."""
     lines = (workdir / METRICS_FILE).read_text(encoding="utf-8").splitlines()
     history = pd.DataFrame([json.loads(line) for line in lines])
-    return Section("Training", figures=[drawn(training_curves(history), "Logged steps of the run.")])
+    return Section("Training", blocks=[drawn(training_curves(history), "Logged steps of the run.")])
