@@ -21,7 +21,7 @@ def variants() -> dict[str, Experiment]:
     base = Experiment(
         name="ptb_xl_sample",
         summary="Narrow ResNet-18 and a small BERT on real ECGs with German reports",
-        data=DataSpec(sources=(Source(cohort=COHORT, split="train"),), batch_global=64),
+        data=DataSpec(sources=(Source(cohort=COHORT, split="train"),), batch_global=64, statement_keep_probability=0.5),
         signal=SignalSpec(
             name="ptb_xl_sample_100hz",
             rate_hz=100,
@@ -33,7 +33,12 @@ def variants() -> dict[str, Experiment]:
         augment=AugmentSpec(lead_mask_probability=0.1, max_shift_s=0.5, scale_range=0.2, noise_mv=0.02),
         ecg_encoder=ResNet1DSpec(depth=18, width=16, pool_width=128, pool_heads=4),
         text_encoder=BertSpec(
-            hidden=128, layers=2, heads=4, intermediate=256, tokenizer=TokenizerSpec(vocab_size=1000, max_tokens=64)
+            hidden=128,
+            layers=1,
+            heads=4,
+            intermediate=256,
+            pooling="mean",
+            tokenizer=TokenizerSpec(vocab_size=1000, max_tokens=64),
         ),
         objective=InfoNCESpec(
             embedding_dim=128,
