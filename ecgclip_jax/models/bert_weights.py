@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 from ecgclip_jax.models.functional import Tree
 from ecgclip_jax.spec.encoders import BertSpec
+from ecgclip_jax.spec.errors import UserError
 
 SIZES = {
     "hidden": "hidden_size",
@@ -46,7 +47,7 @@ _NOT_OURS = re.compile(r"^cls\.|(^|\.)embeddings\.position_ids$")
 """Pre-training heads and a buffer of position numbers, which some checkpoints carry along."""
 
 
-class WeightsError(ValueError):
+class WeightsError(UserError):
     """A checkpoint that cannot be used as the specified encoder; the message says what to do."""
 
 

@@ -114,11 +114,15 @@ def roc_and_pr(curves: Mapping[str, tuple[Bool[np.ndarray, " n"], Float[np.ndarr
         false_positive, true_positive, _ = roc_curve(truth, score)
         roc.plot(false_positive, true_positive, linewidth=1.1, color=colour, label=f"{label} (n={int(truth.sum())})")
         found, recall, _ = precision_recall_curve(truth, score)
+        # scikit-learn ends the curve at precision 1 by definition; drawn, that is a spike that no threshold reaches.
+        found[-1] = found[-2]
         precision.plot(recall, found, linewidth=1.1, color=colour, drawstyle="steps-post")
         precision.axhline(truth.mean(), color=colour, linewidth=0.7, linestyle=":")
     roc.plot([0, 1], [0, 1], color=INK, linewidth=0.7, linestyle=":")
-    roc.set(xlabel="1 - specificity", ylabel="sensitivity")
-    precision.set(xlabel="recall", ylabel="precision", ylim=(0, 1.02))
+    precision.set_ylim(0, 1.02)
+    for axis, names in ((roc, ("1 - specificity", "sensitivity")), (precision, ("recall", "precision"))):
+        axis.set_xlabel(names[0], fontsize=9)
+        axis.set_ylabel(names[1], fontsize=9)
     figure.legend(fontsize=8, loc="outside lower center", ncols=3, frameon=False)
     return figure
 

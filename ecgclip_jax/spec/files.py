@@ -97,9 +97,10 @@ def _complaint(boxed: str, exit_request: SystemExit) -> str:
     cause: BaseException | None = exit_request
     while cause is not None and not isinstance(cause, ValidationError):
         cause = cause.__context__
-    # The box's upper edge carries a title that its text repeats.
-    lines = (line.strip(" │").strip() for line in boxed.splitlines() if not line.startswith(("╭", "╰")))
-    text = " ".join(line for line in lines if line and not set(line) <= set("─"))
+    # Its frame is drawn with lines or, where the console cannot, with hyphens; the text repeats the title on top.
+    lines = [line.strip(" │╭╮╰╯") for line in boxed.splitlines()]
+    _, *lines = [line for line in lines if not set(line) <= set("─-")] or [""]
+    text = " ".join(lines)
     if isinstance(cause, ValidationError):
         part = re.match(r"Error parsing ([\w.-]+):", text)
         within = part.group(1).replace("-", "_") if part and part.group(1) != "Experiment" else ""
