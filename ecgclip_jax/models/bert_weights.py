@@ -172,7 +172,9 @@ def _check_sizes(spec: BertSpec, folder: Path) -> None:
         if key in config and getattr(spec, field) != config[key]
     ]
     if wrong:
-        raise WeightsError(f"text_encoder does not describe the checkpoint in {folder}: {', '.join(wrong)}")
+        raise WeightsError(
+            f"text_encoder does not describe the checkpoint in {folder}: {', '.join(wrong)}; set these fields to it"
+        )
 
 
 def _check_names(spec: BertSpec, found: set[str], wanted: set[str], folder: Path) -> None:
