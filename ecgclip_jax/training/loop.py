@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from ecgclip_jax.checkpoints import CheckpointError, Checkpoints, load_meta
 from ecgclip_jax.data.index import RunIndex
 from ecgclip_jax.data.pipeline import TrainPipeline
+from ecgclip_jax.models.bert_weights import resolve_bert
 from ecgclip_jax.objectives.reference import Metrics
 from ecgclip_jax.parallel.host import process_rows, to_global
 from ecgclip_jax.parallel.mesh import build_mesh
@@ -62,6 +63,8 @@ def train(
             not finite, or a stop on SIGTERM or SIGINT after the run was saved.
     """
     began_s = time.monotonic()
+    # The run describes its text tower by the checkpoint's own sizes, so that it can be rebuilt without the checkpoint.
+    experiment = experiment.replace({"text_encoder": resolve_bert(experiment.text_encoder)})
     mesh = build_mesh(experiment.mesh)
     process_rows(mesh, experiment.data.batch_global)
     folder = open_run_folder(experiment, Path(workdir), Path(data_dir), resume=resume)
