@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -66,7 +67,8 @@ def test_encode_ecg_is_preprocessing_tower_and_head(model: Model, ecg_uv: np.nda
     parts, spec = model._parts, model.experiment.signal
     mains, known = {"mains_hz": jnp.full(8, 50.0)}, {"mains_hz": jnp.ones(8, bool)}
     ecg = preprocess(spec, build_operators(spec), jnp.asarray(ecg_uv[:8]), mains, known)
-    output, _ = parts.towers.ecg(model.params["ecg"], model.batch_stats["ecg"], ecg, train=False)
+    stats = model.batch_stats["ecg"]
+    output, _ = jax.jit(partial(parts.towers.ecg, train=False))(model.params["ecg"], stats, ecg)
     expected = parts.objective.ecg_embedding(parts.heads, model.params["objective"], output)
     found = model.encode_ecg(ecg_uv[:8], np.full(8, 50.0), batch=8)
     np.testing.assert_allclose(found.embedding, expected, rtol=1e-4, atol=1e-5)
@@ -76,7 +78,7 @@ def test_encode_ecg_is_preprocessing_tower_and_head(model: Model, ecg_uv: np.nda
 def test_encode_text_is_tokenizer_tower_and_head(model: Model) -> None:
     parts = model._parts
     ids, mask = encode_texts(model.tokenizer, TEXTS, model.experiment.text_encoder.tokenizer.max_tokens)
-    output = parts.towers.text(model.params["text"], jnp.asarray(ids), jnp.asarray(mask), train=False)
+    output = jax.jit(partial(parts.towers.text, train=False))(model.params["text"], ids, mask)
     expected = np.asarray(parts.objective.text_embedding(parts.heads, model.params["objective"], output))
     found = model.encode_text(TEXTS)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import shutil
@@ -15,9 +16,9 @@ from support.tiny_cohort import write_cohort
 from support.tiny_evaluation import STEPS, TinyRun, labelled_record, quick_compilation, trained_run, write_experiment
 
 from ecgclip_jax.cli import doctor
-from ecgclip_jax.cli.evaluate import EvaluateArguments, evaluate_run
 from ecgclip_jax.cli.main import COMMANDS, main
 from ecgclip_jax.evaluation.results import load_results
+from ecgclip_jax.evaluation.summary import summary_table
 
 DEMO = str(Path(__file__).parents[2] / "experiments" / "demo.py")
 
@@ -162,9 +163,16 @@ def test_a_finished_run_says_where_it_lies(run: TinyRun, capsys: pytest.CaptureF
     assert json.loads((run.folder / "metrics.jsonl").read_text().splitlines()[-1])["step"] == STEPS
 
 
-def test_evaluate_prints_a_table_and_writes_a_report(run: TinyRun, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["evaluate", str(run.folder), "--data-dir", str(run.data_dir), "--replicates", "10"]) == 0
-    said = capsys.readouterr().out
+@pytest.fixture(scope="module")
+def said_by_evaluate(run: TinyRun) -> str:
+    """What `ecgclip evaluate` prints where no terminal is."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        assert main(["evaluate", str(run.folder), "--data-dir", str(run.data_dir), "--replicates", "10"]) == 0
+    return printed.getvalue()
+
+
+def test_evaluate_prints_a_table_and_writes_a_report(run: TinyRun, said_by_evaluate: str) -> None:
+    said = said_by_evaluate
     assert "zero-shot AUROC" in said
     assert "text→ECG" in said  # the rightmost column: nothing is cut where no terminal is
     assert "…" not in said
@@ -179,11 +187,12 @@ def test_evaluate_prints_a_table_and_writes_a_report(run: TinyRun, capsys: pytes
     assert "://" not in html
 
 
-def test_the_table_fits_a_narrow_terminal(run: TinyRun) -> None:
+def test_the_table_fits_a_narrow_terminal(run: TinyRun, said_by_evaluate: str) -> None:
     shown = io.StringIO()
     narrow = Console(file=shown, width=60, force_terminal=True, color_system=None)
-    evaluate_run(EvaluateArguments(run.folder, run.data_dir, replicates=10), narrow)
-    table = [line for line in shown.getvalue().splitlines() if line[:1] in "┏┃┡│├└"]
+    narrow.print(summary_table(load_results(run.folder / "evaluation")))
+    table = [line for line in shown.getvalue().splitlines() if line.startswith(tuple("┏┃┡│├└"))]
+    assert table
     assert max(map(len, table)) <= 60
     assert "…" not in "".join(table)
     assert "text→ECG" in "".join(table)
