@@ -51,7 +51,7 @@ def variants() -> dict[str, Experiment]:
         optimizer=OptimizerSpec(
             peak_lr=2e-3, end_lr=1e-5, schedule="cosine", warmup_steps=40, weight_decay=0.02, clip_norm=1.0
         ),
-        run=RunSpec(steps=700, log_every=20, checkpoint_every=350),
+        run=RunSpec(steps=800, log_every=20, checkpoint_every=400),
         evaluation=EvaluationSpec(
             train=(Source(cohort=COHORT, split="train"),),
             validation=(Source(cohort=COHORT, split="validation"),),
