@@ -7,7 +7,7 @@ and the row's place in the global batch, so neither the mesh nor a resume change
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 
 import jax
 import jax.numpy as jnp
@@ -34,10 +34,8 @@ class TrainStep:
     """
 
     def __init__(self, parts: TrainingParts, mesh: Mesh) -> None:
-        self._mesh = mesh
+        self._mesh, self._signal = mesh, parts.experiment.signal
         state = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(parts, mesh))
-        # The filters' matrices are an argument: as constants they would be copied into the program.
-        self._operators = jax.device_put(build_operators(parts.experiment.signal), replicated(mesh))
         self.jitted = jax.jit(
             partial(_train_step, parts),
             donate_argnums=1,
@@ -47,9 +45,26 @@ class TrainStep:
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         """One update on a global batch (`parallel.host.to_global`); nothing moves between host and device."""
+        operators = self._operators
         with jax.set_mesh(self._mesh), jax.transfer_guard("disallow"):
-            updated: tuple[TrainState, Metrics] = self.jitted(self._operators, state, batch)
+            updated: tuple[TrainState, Metrics] = self.jitted(operators, state, batch)
         return updated
+
+    def lower(self, state: TrainState, batch: Batch) -> jax.stages.Lowered:
+        """The step for shapes alone (`abstract_state` and a batch of `jax.ShapeDtypeStruct`): the mesh's devices may be
+        described ones that this machine does not have (`parallel.targets`)."""
+        sharding = replicated(self._mesh)
+        operators = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), build_operators(self._signal)
+        )
+        with jax.set_mesh(self._mesh):
+            return self.jitted.lower(operators, state, batch)
+
+    @cached_property
+    def _operators(self) -> SignalOperators:
+        # The filters' matrices are an argument: as constants they would be copied into the program.
+        placed: SignalOperators = jax.device_put(build_operators(self._signal), replicated(self._mesh))
+        return placed
 
 
 def row_keys(key: jax.Array, rows: int) -> RowKeys:
