@@ -48,6 +48,9 @@ class TextRows:
 class Batch:
     """One global batch. `ecg_uv` is stored microvolts (500 Hz, 12 leads, -32768 = missing).
 
+    `text_group` is equal for equal texts. A batch in M micro-batches has one more axis in front of every field:
+    [M, B / M, …], where record i of micro-batch m is row m·B/M + i of the global batch.
+
     `extras` are named arrays with leading axis B (mains_hz, labels, risk score …); `extras_present[name]` says per
     record whether the value is known.
     """
@@ -55,7 +58,7 @@ class Batch:
     ecg_uv: Int16[Array, "batch time lead"]
     record_row: Int[Array, "batch"]
     patient_group: Int[Array, "batch"]
-    text_group: Int[Array, "batch"]
+    text_group: Int[Array, "batch k"]
     texts: TextTokens | TextRows
     text_valid: Bool[Array, "batch k"]
     extras: Mapping[str, Array] = field(default_factory=dict)

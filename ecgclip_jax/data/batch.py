@@ -82,7 +82,7 @@ class BatchBuilder:
             "ecg_uv": ecg_uv,
             "record_row": rows,
             "patient_group": self._patient_row[rows],
-            "text_group": text_row,
+            "text_group": text_row[:, None],
             "texts": texts,
             "text_valid": self._text_valid[text_row, None],
             "extras": extras.values,

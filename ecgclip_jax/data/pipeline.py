@@ -98,7 +98,7 @@ class TrainPipeline:
             return batch
         drawn = self._statements.sample(step, self._text_row[rows])
         ids, mask, group = (cast("Any", part[self._local]) for part in drawn)
-        return replace(batch, texts=TextTokens(ids[:, None], mask[:, None]), text_group=group)
+        return replace(batch, texts=TextTokens(ids[:, None], mask[:, None]), text_group=group[:, None])
 
 
 class _ReadAhead(Iterator[np.ndarray]):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from ecgclip_jax.objectives.contrastive import ContrastiveObjective, InfoNCE, Sigmoid
-from ecgclip_jax.spec.objectives import InfoNCESpec, SigmoidSpec
+from ecgclip_jax.objectives.contrastive import InfoNCE, Sigmoid
+from ecgclip_jax.objectives.interfaces import Objective
+from ecgclip_jax.spec.base import Spec
+from ecgclip_jax.spec.objectives import InfoNCESpec, ObjectiveSpec, SigmoidSpec
 
-Objective = ContrastiveObjective
+_OBJECTIVES: dict[type[Spec], type[Objective]] = {InfoNCESpec: InfoNCE, SigmoidSpec: Sigmoid}
 
 
-def build_objective(spec: InfoNCESpec | SigmoidSpec) -> Objective:
+def build_objective(spec: ObjectiveSpec) -> Objective:
     """The objective of an experiment (`experiment.objective`)."""
-    return InfoNCE(spec) if isinstance(spec, InfoNCESpec) else Sigmoid(spec)
+    return _OBJECTIVES[type(spec)](spec)  # type: ignore[call-arg]

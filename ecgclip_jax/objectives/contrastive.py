@@ -1,57 +1,57 @@
 """ECG-report contrast as an objective: which outputs of the towers it takes, its parameters, and its loss.
 
 The two objectives differ in their loss and in the scalars they learn; what they do with the towers is the same.
-A scalar that is fixed by the experiment is no parameter.
+A scalar that is fixed by the experiment is no parameter. Where an ECG has several texts, each is a pair of its own and
+the others of the same ECG are no negatives of it (ours).
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
-from ecgclip_jax.contracts import Batch, EcgInput, EcgOutput, Embeddings, RowKeys, TextOutput, TextTokens
+from ecgclip_jax.contracts import Batch, EcgOutput, Embeddings, RowKeys, TextOutput, TextTokens
 from ecgclip_jax.objectives import reference, sharded
-from ecgclip_jax.objectives.interfaces import HeadNeed, Heads, TowerFunctions, TowerWidths, Tree
+from ecgclip_jax.objectives.interfaces import HeadNeed, Heads, Objective, TowerFunctions, TowerWidths, Tree, Views
 from ecgclip_jax.objectives.reference import Metrics, Scalar, at_least_float32
 from ecgclip_jax.spec.encoders import HeadSpec
-from ecgclip_jax.spec.objectives import InfoNCESpec, SigmoidSpec
+from ecgclip_jax.spec.objectives import FgClepSpec, InfoNCESpec, SigmoidSpec
 
 UNI_MODAL_VIEWS = ("view_1", "view_2")
 _ECG_STREAM, _TEXT_STREAM, _VIEW_STREAM = range(3)
 """Which of a record's random streams a part of the objective draws from."""
 
 
-@dataclass(frozen=True)
-class ContrastiveObjective(ABC):
-    """Pairs of one ECG and one report. Its parameters live under `params["objective"]`."""
+class Pairs(NamedTuple):
+    """ECGs and texts of a batch as N = B·K pairs: row i of `ecg` belongs to row i of `text`."""
 
-    spec: InfoNCESpec | SigmoidSpec
+    ecg: Float[Array, "pairs dim"]
+    text: Float[Array, "pairs dim"]
+    groups: Int[Array, "pairs group"]
+    valid: Bool[Array, "pairs"]
+
+
+@dataclass(frozen=True)
+class ContrastiveObjective(Objective):
+    """Pairs of an ECG and a text in a shared space."""
+
+    spec: InfoNCESpec | SigmoidSpec | FgClepSpec
 
     def heads(self, towers: TowerWidths) -> dict[str, HeadNeed]:
-        """The projections this objective needs, by name."""
+        """A projection of each tower into the shared space."""
         dim = self.spec.embedding_dim
         return {
             "ecg_head": HeadNeed(self.spec.ecg_head, towers.ecg_width, dim, True),
             "text_head": HeadNeed(self.spec.text_head, towers.text_width, dim, True),
         }
 
-    def init(self, key: Key[Array, ""], heads: Heads) -> Tree:
-        """Fresh `params["objective"]`: one tree per head, and the scalars that are learned."""
-        keys = jax.random.split(key, len(heads))
-        params: Tree = {name: head.init(k) for (name, head), k in zip(heads.items(), keys, strict=True)}
-        return params | self.initial_scalars()
-
-    @abstractmethod
-    def initial_scalars(self) -> Tree:
-        """The learned scalars at the start."""
-
     def constrain(self, params: Tree) -> Tree:
-        """The parameters inside their bounds; called after every update, as CLIP clamps its scale."""
+        """The learned scale at most `max_scale`, as CLIP clamps it."""
         if "log_scale" not in params:
             return params
         return params | {"log_scale": jnp.minimum(params["log_scale"], math.log(self.spec.max_scale))}
@@ -62,58 +62,66 @@ class ContrastiveObjective(ABC):
         heads: Heads,
         params: Tree,
         stats: Tree,
-        ecg_input: EcgInput,
+        views: Views,
         batch: Batch,
         *,
         train: bool,
         keys: RowKeys | None,
+        target: Tree | None = None,
     ) -> tuple[Embeddings, Tree]:
-        """`ecg` and `text` [batch, dim], L2-normalised, and the running statistics after the batch.
-
-        `keys` draw every dropout and are needed when `train`.
+        """`ecg` [batch, dim] and `text` [batch, k, dim], L2-normalised, and the running statistics after the batch.
 
         Raises:
-            ValueError: a batch with several texts per ECG, or with texts as table rows.
+            ValueError: a batch with texts as table rows.
         """
-        ids, mask = _single_text(batch)
-        ecg, ecg_stats = towers.ecg(params["ecg"], stats["ecg"], ecg_input, train=train, keys=_fold(keys, _ECG_STREAM))
-        text = towers.text(params["text"], ids, mask, train=train, keys=_fold(keys, _TEXT_STREAM))
+        (view,) = views
+        ecg, ecg_stats = towers.ecg(params["ecg"], stats["ecg"], view, train=train, keys=_fold(keys, _ECG_STREAM))
         embeddings = {
             "ecg": self.ecg_embedding(heads, params["objective"], ecg),
-            "text": self.text_embedding(heads, params["objective"], text),
+            "text": self._text(towers, heads, params, batch, train, _fold(keys, _TEXT_STREAM)),
         }
-        return embeddings | self.extra_embeddings(heads, params["objective"], ecg, train, keys), stats | {
-            "ecg": ecg_stats
-        }
+        extra = self.extra_embeddings(heads, params["objective"], ecg, embeddings, train, keys)
+        return embeddings | extra, stats | {"ecg": ecg_stats}
+
+    def _text(
+        self, towers: TowerFunctions, heads: Heads, params: Tree, batch: Batch, train: bool, keys: RowKeys | None
+    ) -> Float[Array, "batch k dim"]:
+        """Every text by itself: the K texts of an ECG are rows of the text tower."""
+        if not isinstance(batch.texts, TextTokens):
+            raise ValueError("this objective runs its text tower on tokens; the batch carries rows of a text table")
+        ids, mask = batch.texts.ids, batch.texts.mask
+        rows, k, tokens = ids.shape
+        if keys is not None:
+            keys = jax.vmap(lambda key: jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(k)))(keys).reshape(-1)
+        text = towers.text(params["text"], ids.reshape(-1, tokens), mask.reshape(-1, tokens), train=train, keys=keys)
+        return self.text_embedding(heads, params["objective"], text).reshape(rows, k, -1)
 
     def ecg_embedding(self, heads: Heads, params: Tree, ecg: EcgOutput) -> Float[Array, "batch dim"]:
         """Embedding of ECGs in the shared space, L2-normalised, float32."""
         return l2_normalised(heads["ecg_head"].apply(params["ecg_head"], ecg.pooled))
 
-    def text_embedding(self, heads: Heads, params: Tree, text: TextOutput) -> Float[Array, "batch dim"]:
+    def text_embedding(self, heads: Heads, params: Tree, text: TextOutput) -> Float[Array, "texts dim"]:
         """Embedding of texts in the shared space, L2-normalised, float32."""
         return l2_normalised(heads["text_head"].apply(params["text_head"], text.pooled))
 
     def extra_embeddings(
-        self, heads: Heads, params: Tree, ecg: EcgOutput, train: bool, keys: RowKeys | None
+        self, heads: Heads, params: Tree, ecg: EcgOutput, embeddings: Embeddings, train: bool, keys: RowKeys | None
     ) -> Embeddings:
         """What the loss needs beside `ecg` and `text`; nothing by default."""
         return {}
 
-    @abstractmethod
-    def loss(
-        self, embeddings: Embeddings, params: Tree, batch: Batch, mesh_axes: tuple[str, ...]
-    ) -> tuple[Scalar, Metrics]:
-        """Loss over the global batch and its metrics, float32.
+    def pairs(self, embeddings: Embeddings, batch: Batch) -> Pairs:
+        """Every text with its ECG, and the group ids whose equality makes two of them no negatives.
 
-        `mesh_axes` are the axes of the context's mesh over which the batch is split; without any, one device
-        computes the global view.
+        A column of `groups` for each mask that is on, and one for the record where it has several texts.
         """
-
-    def groups(self, batch: Batch) -> Int[Array, "batch group"]:
-        """The group ids whose equality makes a pair no negative; a column for each mask that is on."""
-        columns = [batch.patient_group] * self.spec.mask_same_patient + [batch.text_group] * self.spec.mask_same_text
-        return jnp.stack(columns, axis=1) if columns else jnp.zeros((batch.patient_group.shape[0], 0), jnp.int32)
+        rows, k, dim = embeddings["text"].shape
+        per_record = [batch.patient_group] * self.spec.mask_same_patient + [batch.record_row] * (k > 1)
+        columns = [jnp.repeat(column, k) for column in per_record]
+        columns += [batch.text_group.reshape(-1)] * self.spec.mask_same_text
+        groups = jnp.stack(columns, axis=1) if columns else jnp.zeros((rows * k, 0), jnp.int32)
+        ecg = jnp.repeat(embeddings["ecg"], k, axis=0)
+        return Pairs(ecg, embeddings["text"].reshape(-1, dim), groups, batch.text_valid.reshape(-1))
 
 
 @dataclass(frozen=True)
@@ -137,7 +145,7 @@ class InfoNCE(ContrastiveObjective):
         return {"log_scale": jnp.asarray(-math.log(self.spec.temperature), jnp.float32)}
 
     def extra_embeddings(
-        self, heads: Heads, params: Tree, ecg: EcgOutput, train: bool, keys: RowKeys | None
+        self, heads: Heads, params: Tree, ecg: EcgOutput, embeddings: Embeddings, train: bool, keys: RowKeys | None
     ) -> Embeddings:
         """MERL's views: two linear maps of the mean over time, each with dropout of its own, L2-normalised."""
         if self.spec.uni_modal_weight == 0:
@@ -161,17 +169,15 @@ class InfoNCE(ContrastiveObjective):
         masking applies to them (ours: the papers have no masks).
         """
         scale = _scale(params, 1 / self.spec.temperature)
-        valid = batch.text_valid[:, 0]
-        loss, metrics = self._infonce(
-            embeddings["ecg"], embeddings["text"], scale, self.groups(batch), valid, mesh_axes
-        )
+        pairs = self.pairs(embeddings, batch)
+        loss, metrics = self._infonce(pairs.ecg, pairs.text, scale, pairs.groups, pairs.valid, mesh_axes)
         metrics = metrics | {"scale": scale}
         if self.spec.uni_modal_weight == 0:
             return loss, metrics | {"loss": loss}
         patients = batch.patient_group[:, None][:, : int(self.spec.mask_same_patient)]
         fixed = jnp.asarray(1 / self.spec.temperature, jnp.float32)
         first, second = (embeddings[name] for name in UNI_MODAL_VIEWS)
-        uni_modal, _ = self._infonce(first, second, fixed, patients, jnp.ones_like(valid), mesh_axes)
+        uni_modal, _ = self._infonce(first, second, fixed, patients, jnp.ones(len(first), bool), mesh_axes)
         total = loss + self.spec.uni_modal_weight * uni_modal
         return total, metrics | {"loss": total, "loss_cross_modal": loss, "loss_uni_modal": uni_modal}
 
@@ -211,19 +217,13 @@ class Sigmoid(ContrastiveObjective):
         """Sum over pairs, mean over rows."""
         scale = _scale(params, self.spec.scale)
         bias = params.get("logit_bias", jnp.asarray(self.spec.bias, jnp.float32))
-        arguments = (
-            embeddings["ecg"],
-            embeddings["text"],
-            scale,
-            bias,
-            self.groups(batch),
-            batch.text_valid[:, 0],
-        )
+        pairs = self.pairs(embeddings, batch)
+        arguments = (pairs.ecg, pairs.text, scale, bias, pairs.groups, pairs.valid)
         loss, metrics = sharded.sigmoid(*arguments, axes=mesh_axes) if mesh_axes else reference.sigmoid(*arguments)
         return loss, metrics | {"loss": loss, "scale": scale, "bias": bias}
 
 
-def l2_normalised(x: Float[Array, "batch dim"], epsilon: float = 1e-12) -> Float[Array, "batch dim"]:
+def l2_normalised(x: Float[Array, "*rows dim"], epsilon: float = 1e-12) -> Float[Array, "*rows dim"]:
     """Rows of length 1 in float32 or wider; a row of zeros stays zero and has a gradient of zero.
 
     The bound on the squared length is PyTorch's `normalize` (length at least 1e-12), kept inside float32's range.
@@ -248,12 +248,3 @@ def _fold(keys: RowKeys | None, stream: int) -> RowKeys | None:
 
 def _scale(params: Tree, fixed: float) -> Scalar:
     return jnp.exp(params["log_scale"]) if "log_scale" in params else jnp.asarray(fixed, jnp.float32)
-
-
-def _single_text(batch: Batch) -> tuple[Int[Array, "batch tokens"], Bool[Array, "batch tokens"]]:
-    texts = batch.texts
-    if not isinstance(texts, TextTokens):
-        raise ValueError("this objective runs its text tower on tokens; the batch carries rows of a text table")
-    if texts.ids.shape[1] != 1:
-        raise ValueError(f"this objective takes one text per ECG; the batch carries {texts.ids.shape[1]}")
-    return texts.ids[:, 0], texts.mask[:, 0]

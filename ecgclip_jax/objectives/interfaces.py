@@ -1,22 +1,33 @@
-"""What an objective asks of towers and heads: objectives may not import models, so these arrive as arguments."""
+"""What an objective is, and what it asks of towers and heads.
+
+Objectives may not import models: towers and heads arrive as arguments. An objective makes embeddings of a batch and
+takes a loss of them; between the two stands the global batch, so that a step may embed it in parts.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import jax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from ecgclip_jax.contracts import EcgInput, EcgOutput, RowKeys, TextOutput
+from ecgclip_jax.contracts import Batch, EcgInput, EcgOutput, Embeddings, RowKeys, TextOutput
+from ecgclip_jax.objectives.reference import Metrics, Scalar
 from ecgclip_jax.spec.encoders import HeadSpec
+from ecgclip_jax.spec.objectives import ObjectiveSpec
 
 Tree = dict[str, Any]
+Views = tuple[EcgInput, ...]
+"""The inputs made of each record, `spec.views` of them."""
 
 
 @runtime_checkable
 class TowerWidths(Protocol):
-    """Widths of the pooled outputs of both towers."""
+    """Widths of the towers' outputs; `text_width` is 0 without a text tower."""
 
     ecg_width: int
+    feature_width: int
     text_width: int
 
 
@@ -51,7 +62,7 @@ class HeadFunctions(Protocol):
         """Fresh parameters."""
         ...
 
-    def apply(self, params: Tree, x: Float[Array, "batch width_in"]) -> Float[Array, "batch width_out"]:
+    def apply(self, params: Tree, x: Float[Array, "*rows width_in"]) -> Float[Array, "*rows width_out"]:
         """`x` projected."""
         ...
 
@@ -66,3 +77,76 @@ class HeadNeed(NamedTuple):
 
 
 Heads = dict[str, HeadFunctions]
+
+
+class Objective(ABC):
+    """A training objective; its parameters live under `params["objective"]`, a tree per head and learned scalars."""
+
+    spec: ObjectiveSpec
+    target_heads: tuple[str, ...] = ()
+    """Heads with a momentum copy, for an objective with `spec.has_target`."""
+
+    @abstractmethod
+    def heads(self, towers: TowerWidths) -> dict[str, HeadNeed]:
+        """The projections this objective needs, by name."""
+
+    def init(self, key: Key[Array, ""], heads: Heads) -> Tree:
+        """Fresh `params["objective"]`: one tree per head, and the scalars that are learned."""
+        keys = jax.random.split(key, max(len(heads), 1))
+        params: Tree = {name: head.init(k) for (name, head), k in zip(heads.items(), keys, strict=False)}
+        return params | self.initial_scalars()
+
+    def initial_scalars(self) -> Tree:
+        """The learned scalars at the start; none by default."""
+        return {}
+
+    def constrain(self, params: Tree) -> Tree:
+        """The parameters inside their bounds; called after every update."""
+        return params
+
+    @abstractmethod
+    def embed(
+        self,
+        towers: TowerFunctions,
+        heads: Heads,
+        params: Tree,
+        stats: Tree,
+        views: Views,
+        batch: Batch,
+        *,
+        train: bool,
+        keys: RowKeys | None,
+        target: Tree | None = None,
+    ) -> tuple[Embeddings, Tree]:
+        """Named arrays with leading axis B, all that the loss sees of the towers, and the running statistics after.
+
+        `stats` and the result hold `"ecg"` and, with a momentum branch, `"target"` of the same form. `keys` draw every
+        dropout and are needed when `train`. `target` is the momentum branch's parameters `{"ecg": …, "objective": …}`;
+        no gradient flows into it. Rows depend on each other through BatchNorm alone.
+        """
+
+    @abstractmethod
+    def loss(
+        self, embeddings: Embeddings, params: Tree, batch: Batch, mesh_axes: tuple[str, ...]
+    ) -> tuple[Scalar, Metrics]:
+        """Loss over the global batch and its metrics (with `loss`), float32; the order of the rows does not matter.
+
+        `params` is `params["objective"]`; `batch.ecg_uv` and `batch.texts` may not be used. `mesh_axes` are the axes
+        of the context's mesh over which the batch is split; without any, one device sees all of it.
+        """
+
+    @abstractmethod
+    def ecg_embedding(self, heads: Heads, params: Tree, ecg: EcgOutput) -> Float[Array, "batch dim"]:
+        """What stands for an ECG when the model is used, L2-normalised, float32; `params` is `params["objective"]`."""
+
+    def text_embedding(self, heads: Heads, params: Tree, text: TextOutput) -> Float[Array, "texts dim"]:
+        """What stands for a text when the model is used, in the space of `ecg_embedding`.
+
+        Raises:
+            ValueError: an objective that reads no text.
+        """
+        raise ValueError(f"a model trained with {self.spec.kind!r} has no text tower")
+
+    def momentum(self, progress: Float[Array, ""]) -> Float[Array, ""]:
+        """Weight of the momentum branch's old parameters at an update, `progress` in [0, 1] through the run."""
+        raise ValueError(f"objective {self.spec.kind!r} has no momentum branch")

@@ -75,7 +75,8 @@ class BertSpec(Spec):
 
 
 class HeadSpec(Spec):
-    """A projection into the shared space: `none`, `linear`, or MERL's `mlp` (linear, GELU, linear)."""
+    """A projection: `none`, `linear`, MERL's `mlp` (linear, GELU, linear), or `mlp_norm` (linear, BatchNorm, ReLU,
+    linear) as self-supervised methods have it; its BatchNorm always uses the batch's own statistics."""
 
-    kind: Literal["none", "linear", "mlp"] = "mlp"
+    kind: Literal["none", "linear", "mlp", "mlp_norm"] = "mlp"
     hidden: int = Field(256, ge=4)

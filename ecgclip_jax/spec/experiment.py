@@ -8,8 +8,8 @@ from pydantic import Field, field_validator, model_validator
 
 from ecgclip_jax.spec.base import Spec
 from ecgclip_jax.spec.encoders import BertSpec, ResNet1DSpec
-from ecgclip_jax.spec.objectives import InfoNCESpec, SigmoidSpec
-from ecgclip_jax.spec.signal import AugmentSpec, SignalSpec
+from ecgclip_jax.spec.objectives import FgClepSpec, InfoNCESpec, ObjectiveSpec, SigmoidSpec
+from ecgclip_jax.spec.signal import AugmentSpec, SignalSpec, ViewSpec
 
 
 class Source(Spec):
@@ -37,6 +37,8 @@ class DataSpec(Spec):
     statement_keep_probability: float = Field(1.0, gt=0, le=1)
     """Chance of each statement of a report to reach the text tower in a step; one at least does, in random order.
     1 leaves reports whole, as MERL and ECGCLIP do. Below 1 is our choice: a zero-shot prompt is a single statement."""
+    texts_per_ecg: int = Field(1, ge=1)
+    """Texts of each ECG in a step. Above 1 they are statements of its report, drawn without repetition."""
     null_world: Literal["none", "shuffled_reports"] = "none"
     """`shuffled_reports` permutes reports between patients: every honest claim must vanish."""
     workers: int = Field(0, ge=0)
@@ -77,6 +79,17 @@ class MeshSpec(Spec):
         return value
 
 
+class MemorySpec(Spec):
+    """Time for memory: settings that change neither the loss nor, but for rounding, its gradient."""
+
+    micro_batches: int = Field(1, ge=1)
+    """The towers see the global batch in so many parts (two passes, embeddings cached between); the loss sees all."""
+    ecg_remat: Literal["none", "convolutions", "blocks"] = "none"
+    """What the backward pass keeps of the ECG tower: everything, outputs of convolutions, or of residual blocks."""
+    text_remat: Literal["none", "layers"] = "none"
+    """What the backward pass keeps of the text tower: everything, or outputs of layers."""
+
+
 class RunSpec(Spec):
     """Length of a run, what it writes and when."""
 
@@ -115,35 +128,83 @@ class Experiment(Spec):
     data: DataSpec
     signal: SignalSpec
     augment: AugmentSpec = AugmentSpec()
+    view: ViewSpec = ViewSpec()
     ecg_encoder: ResNet1DSpec = ResNet1DSpec()
-    text_encoder: BertSpec = BertSpec()
-    objective: InfoNCESpec | SigmoidSpec = InfoNCESpec()
+    text_encoder: BertSpec | None = BertSpec()
+    """None for an objective that reads no text."""
+    objective: ObjectiveSpec = InfoNCESpec()
     optimizer: OptimizerSpec = OptimizerSpec()
     run: RunSpec = RunSpec()
+    memory: MemorySpec = MemorySpec()
     mesh: MeshSpec = MeshSpec()
     evaluation: EvaluationSpec = EvaluationSpec()
 
+    @property
+    def encoder_leads(self) -> int:
+        """Leads that the ECG encoder takes."""
+        return 1 if self.view.single_lead else len(self.signal.leads)
+
     @model_validator(mode="after")
-    def _consistent(self) -> Experiment:
-        groups = self.ecg_encoder.norm_groups
-        if self.data.batch_global % groups:
-            raise ValueError(f"ecg_encoder.norm_groups {groups} must divide data.batch_global {self.data.batch_global}")
-        if self.data.batch_global // groups < 2:
+    def _batch_divides(self) -> Experiment:
+        batch, groups, micro = self.data.batch_global, self.ecg_encoder.norm_groups, self.memory.micro_batches
+        if batch % groups:
+            raise ValueError(f"ecg_encoder.norm_groups {groups} must divide data.batch_global {batch}")
+        if batch // groups < 2:
             raise ValueError("each BatchNorm group needs at least 2 ECGs")
+        if batch % micro:
+            raise ValueError(f"memory.micro_batches {micro} must divide data.batch_global {batch}")
+        if groups % micro:
+            raise ValueError(
+                f"memory.micro_batches {micro} needs BatchNorm groups that lie within a micro-batch: make "
+                f"ecg_encoder.norm_groups ({groups}) a multiple of {micro}"
+            )
+        if self.mesh.data > 0 and batch // micro % (self.mesh.data * self.mesh.fsdp):
+            part = f"data.batch_global {batch}" + (f" / memory.micro_batches {micro}" if micro > 1 else "")
+            raise ValueError(f"{part} must divide by the mesh's {self.mesh.data} x {self.mesh.fsdp} devices")
+        return self
+
+    @model_validator(mode="after")
+    def _steps(self) -> Experiment:
         if self.optimizer.warmup_steps >= self.run.steps:
             raise ValueError(
                 f"optimizer.warmup_steps {self.optimizer.warmup_steps} must be below run.steps {self.run.steps}"
             )
-        if self.mesh.data > 0 and self.data.batch_global % (self.mesh.data * self.mesh.fsdp):
+        return self
+
+    @model_validator(mode="after")
+    def _towers_fit_objective(self) -> Experiment:
+        kind = self.objective.kind
+        if self.objective.reads_text and self.text_encoder is None:
+            raise ValueError(f"objective {kind} reads reports: it needs a text_encoder")
+        if not self.objective.reads_text and self.text_encoder is not None:
+            raise ValueError(f"objective {kind} reads no reports: set text_encoder to None")
+        if self.data.texts_per_ecg > 1 and not self.objective.reads_text:
+            raise ValueError(f"objective {kind} reads no reports: leave data.texts_per_ecg at 1")
+        if self.memory.text_remat != "none" and self.text_encoder is None:
+            raise ValueError("memory.text_remat needs a text_encoder")
+        return self
+
+    @model_validator(mode="after")
+    def _shared_space(self) -> Experiment:
+        objective, encoder = self.objective, self.ecg_encoder
+        if not isinstance(objective, InfoNCESpec | SigmoidSpec | FgClepSpec) or encoder.pooling != "attention":
+            return self
+        if objective.ecg_head.kind == "none" and encoder.pool_width != objective.embedding_dim:
             raise ValueError(
-                f"data.batch_global {self.data.batch_global} must divide by the mesh's "
-                f"{self.mesh.data} x {self.mesh.fsdp} devices"
+                f"objective.ecg_head is 'none', so ecg_encoder.pool_width {encoder.pool_width} must equal "
+                f"objective.embedding_dim {objective.embedding_dim}"
             )
-        if self.objective.ecg_head.kind == "none" and self.ecg_encoder.pooling == "attention":
-            width = self.ecg_encoder.pool_width
-            if width != self.objective.embedding_dim:
-                raise ValueError(
-                    f"objective.ecg_head is 'none', so ecg_encoder.pool_width {width} must equal "
-                    f"objective.embedding_dim {self.objective.embedding_dim}"
-                )
+        return self
+
+    @model_validator(mode="after")
+    def _single_lead(self) -> Experiment:
+        if not self.view.single_lead:
+            return self
+        if self.view.inference_lead not in self.signal.leads:
+            raise ValueError(f"view.inference_lead {self.view.inference_lead} is not among signal.leads")
+        if self.signal.normalisation.endswith("_record"):
+            raise ValueError(
+                f"view.single_lead with signal.normalisation {self.signal.normalisation!r}: the other leads would "
+                "decide the scale of the one that is seen; use 'zscore_lead' or 'none'"
+            )
         return self

@@ -187,3 +187,14 @@ class AugmentSpec(Spec):
     def active(self) -> bool:
         """Whether anything is switched on."""
         return any(float(v) > 0 for v in self.model_dump().values())
+
+
+class ViewSpec(Spec):
+    """What of an ECG the encoder sees: all leads of the input, or a single lead, as CLEF trains it."""
+
+    single_lead: bool = False
+    """The encoder takes one lead; training draws it from `signal.leads` for each record and step."""
+    same_lead_probability: float = Field(0.8, ge=0, le=1)
+    """Chance that further views of a record show the same lead as its first one, and are not drawn anew (CLEF)."""
+    inference_lead: LeadName = "I"
+    """The lead that a single-lead model is used with."""

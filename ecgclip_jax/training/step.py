@@ -111,7 +111,7 @@ def _loss(
     def loss(params: Tree) -> tuple[Scalar, tuple[Tree, Metrics]]:
         params = jax.tree.map(lambda p, f: jax.lax.stop_gradient(p) if f else p, params, frozen)
         embeddings, stats = parts.objective.embed(
-            parts.towers, parts.heads, params, state.batch_stats, ecg, batch, train=True, keys=model_keys
+            parts.towers, parts.heads, params, state.batch_stats, (ecg,), batch, train=True, keys=model_keys
         )
         value, metrics = parts.objective.loss(embeddings, params["objective"], batch, MESH_AXES)
         return value, (stats, metrics)

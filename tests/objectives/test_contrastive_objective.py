@@ -26,7 +26,7 @@ WITH_VIEWS = InfoNCESpec(embedding_dim=DIM, text_head=HeadSpec(kind="linear"), u
 class FixedTowers:
     """Towers whose output is given."""
 
-    ecg_width = text_width = WIDTH
+    ecg_width = text_width = feature_width = WIDTH
 
     def __init__(self, pooled_mean: bool = True) -> None:
         rng = np.random.default_rng(0)
@@ -48,7 +48,7 @@ def make_batch(**changes: Any) -> Batch:
         "ecg_uv": np.zeros((ROWS, 10, 12), np.int16),
         "record_row": jnp.arange(ROWS),
         "patient_group": jnp.asarray([0, 0, 1, 2, 3, 4]),
-        "text_group": jnp.asarray([0, 1, 2, 2, 3, 4]),
+        "text_group": jnp.asarray([0, 1, 2, 2, 3, 4])[:, None],
         "texts": TextTokens(ids=jnp.zeros((ROWS, 1, 4), jnp.int32), mask=jnp.ones((ROWS, 1, 4), bool)),
         "text_valid": jnp.ones((ROWS, 1), bool),
     }
@@ -66,7 +66,7 @@ def run(spec: Any, *, train: bool = False, keys: Any = None, towers: FixedTowers
     params = {"ecg": {}, "text": {}, "objective": objective.init(jax.random.key(1), heads)}
     made = make_batch(**batch)
     stats = {"ecg": {"seen": 0}}
-    embeddings, stats = objective.embed(towers, heads, params, stats, ECG, made, train=train, keys=keys)
+    embeddings, stats = objective.embed(towers, heads, params, stats, (ECG,), made, train=train, keys=keys)
     loss, metrics = objective.loss(embeddings, params["objective"], made, ())
     return loss, metrics, embeddings, params["objective"], stats
 
@@ -75,7 +75,7 @@ def test_embeddings_are_the_projected_outputs_at_length_one() -> None:
     _, _, embeddings, params, stats = run(InfoNCESpec(embedding_dim=DIM, text_head=HeadSpec(kind="linear")))
     towers = FixedTowers()
     projected = towers.text_out @ params["text_head"]["linear"]["kernel"] + params["text_head"]["linear"]["bias"]
-    for found, expected in ((embeddings["ecg"], towers.ecg_out), (embeddings["text"], projected)):
+    for found, expected in ((embeddings["ecg"], towers.ecg_out), (embeddings["text"][:, 0], projected)):
         np.testing.assert_allclose(found, expected / np.linalg.norm(expected, axis=1, keepdims=True), rtol=1e-5)
     assert params["ecg_head"] == {}
     assert "log_scale" not in params
@@ -87,7 +87,7 @@ def test_merls_loss_is_the_sum_of_both_alignments() -> None:
     mean, scale = FixedTowers().mean, jnp.asarray(1 / 0.07)
     views = [l2_normalised(mean @ params[name]["linear"]["kernel"]) for name in ("view_1", "view_2")]
     none, valid = jnp.zeros((ROWS, 0), jnp.int32), jnp.ones(ROWS, bool)
-    cross, _ = reference.infonce(embeddings["ecg"], embeddings["text"], scale, none, valid, direction="sum")
+    cross, _ = reference.infonce(embeddings["ecg"], embeddings["text"][:, 0], scale, none, valid, direction="sum")
     uni, _ = reference.infonce(views[0], views[1], scale, none, valid, direction="sum")
     assert float(loss) == pytest.approx(float(cross + 0.5 * uni), rel=1e-5)
     assert float(metrics["loss_uni_modal"]) == pytest.approx(float(uni), rel=1e-5)
@@ -121,8 +121,8 @@ def test_masks_reach_the_loss(kind: str, patients: bool, texts: bool) -> None:
     spec = InfoNCESpec(**masks) if kind == "infonce" else SigmoidSpec(**masks)
     loss, _, embeddings, _, _ = run(spec)
     batch = make_batch()
-    groups = jnp.stack([batch.patient_group] * patients + [batch.text_group] * texts, axis=1)
-    arguments = (embeddings["ecg"], embeddings["text"])
+    groups = jnp.stack([batch.patient_group] * patients + [batch.text_group[:, 0]] * texts, axis=1)
+    arguments = (embeddings["ecg"], embeddings["text"][:, 0])
     valid = jnp.ones(ROWS, bool)
     if kind == "infonce":
         expected, _ = reference.infonce(*arguments, jnp.asarray(1 / 0.07), groups, valid, direction="sum")
@@ -155,19 +155,28 @@ def test_only_learned_scalars_are_parameters_and_they_are_bounded() -> None:
     assert float(run(fixed)[1]["bias"]) == -10.0
 
 
-@pytest.mark.parametrize(
-    ("texts", "message"),
-    [
-        (TextRows(index=jnp.zeros((ROWS, 1), jnp.int32)), "rows of a text table"),
-        (
-            TextTokens(jnp.zeros((ROWS, 2, 4), jnp.int32), jnp.ones((ROWS, 2, 4), bool)),
-            "one text per ECG; .* 2",
-        ),
-    ],
-)
-def test_texts_of_another_form_are_refused(texts: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        run(InfoNCESpec(embedding_dim=DIM), texts=texts)
+def test_texts_of_a_table_are_refused() -> None:
+    with pytest.raises(ValueError, match="rows of a text table"):
+        run(InfoNCESpec(embedding_dim=DIM), texts=TextRows(index=jnp.zeros((ROWS, 1), jnp.int32)))
+
+
+def test_each_of_several_texts_is_a_pair_and_the_others_of_its_ecg_are_no_negatives() -> None:
+    rng = np.random.default_rng(2)
+    ecg, text = (
+        l2_normalised(jnp.asarray(rng.normal(size=shape), jnp.float32)) for shape in ((ROWS, DIM), (ROWS, 2, DIM))
+    )
+    valid = jnp.ones((ROWS, 2), bool).at[3, 1].set(False)
+    groups = jnp.asarray(rng.integers(0, 4, (ROWS, 2)), jnp.int32)
+    objective = build_objective(InfoNCESpec(embedding_dim=DIM, temperature=0.1, mask_same_text=True))
+    loss, _ = objective.loss({"ecg": ecg, "text": text}, {}, make_batch(text_valid=valid, text_group=groups), ())
+    total, pairs = 0.0, [(i, k) for i in range(ROWS) for k in range(2) if valid[i, k]]
+    for i, k in pairs:
+        rivals = [(j, m) for j, m in pairs if j != i and groups[i, k] != groups[j, m]]
+        positive = math.exp(float(ecg[i] @ text[i, k]) / 0.1)
+        row = sum(math.exp(float(ecg[i] @ text[j, m]) / 0.1) for j, m in rivals)
+        column = sum(math.exp(float(ecg[j] @ text[i, k]) / 0.1) for j, _ in rivals)
+        total += math.log(1 + row / positive) + math.log(1 + column / positive)
+    assert float(loss) == pytest.approx(total / len(pairs), rel=1e-5)
 
 
 def test_views_need_a_mean_over_time() -> None:

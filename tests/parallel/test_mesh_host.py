@@ -57,7 +57,7 @@ def small_batch(rows: int) -> Batch:
         ecg_uv=np.arange(rows * 6, dtype=np.int16).reshape(rows, 3, 2),
         record_row=row,
         patient_group=row,
-        text_group=row,
+        text_group=row[:, None],
         texts=TextTokens(ids=np.ones((rows, 1, 4), np.int32), mask=np.ones((rows, 1, 4), bool)),
         text_valid=np.ones((rows, 1), bool),
         extras={"mains_hz": np.full(rows, 50, np.float32)},

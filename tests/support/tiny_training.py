@@ -72,7 +72,7 @@ def random_batch(step: int) -> Batch:
         "ecg_uv": (wave + rng.normal(scale=30, size=(BATCH, 5000, 12))).astype(np.int16),
         "record_row": number,
         "patient_group": number,
-        "text_group": level.astype(np.int32),
+        "text_group": level[:, None].astype(np.int32),
         "texts": TextTokens(ids=ids[:, None], mask=(np.arange(TOKENS) < 3)[None, None].repeat(BATCH, 0)),
         "text_valid": np.ones((BATCH, 1), bool),
         "extras": {name: np.full(BATCH, 50.0, np.float32) for name in EXTRAS},
