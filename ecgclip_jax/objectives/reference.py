@@ -1,4 +1,4 @@
-"""The contrastive losses in global view: short, obviously right, and the oracle of the sharded versions.
+"""The contrastive losses in global view: short, obviously right, and the oracle of the tiled versions (`tiled`).
 
 Both losses compare every ECG with every report of the global batch, so they hold the whole B x B matrix. Row i of
 `ecg` and row i of `text` are a pair (the positive); every other pair is a negative, unless it is masked:
@@ -16,6 +16,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 Direction = Literal["sum", "mean"]
+Reduction = Literal["rows", "pairs"]
+"""Of a sum over pairs: by the number of valid rows (SigLIP), or of all allowed pairs (FOCAL)."""
 Scalar = Float[Array, ""]
 Metrics = dict[str, Scalar]
 
@@ -28,19 +30,31 @@ def infonce(
     valid: Bool[Array, "batch"],
     *,
     direction: Direction,
+    factors: Float[Array, "batch factor"] | None = None,
+    soft_target_weight: float = 0.0,
+    soft_target_scale: float = 10.0,
 ) -> tuple[Scalar, Metrics]:
     """InfoNCE over L2-normalised embeddings: cross-entropy of rows and of columns with the diagonal as target.
 
     `direction` adds both (MERL's released loss) or takes their mean (CLIP, arXiv 2103.00020). Logits and result are
     float32 or wider. Returns the loss averaged over valid rows, and the metrics of `similarity_metrics`.
+
+    With `factors` (unit vectors, no gradient) the share `soft_target_weight` of every target is spread over the
+    row's, or the column's, allowed pairs: softmax of `soft_target_scale` times the product of their factors (ours).
     """
     cosine = cosine_matrix(ecg, text)
     positive, negative = pairs(groups, valid)
-    logits = jnp.where(positive | negative, scale * cosine, -jnp.inf)
-    target = jnp.diagonal(logits)
-    ecg_to_text = jax.nn.logsumexp(logits, axis=1) - target
-    text_to_ecg = jax.nn.logsumexp(logits, axis=0) - target
-    both = mean_over_valid(ecg_to_text + text_to_ecg, valid)
+    allowed = positive | negative
+    logits = scale * cosine
+
+    def cross_entropy(axis: int) -> Float[Array, "batch"]:
+        target = positive.astype(logits.dtype)
+        if factors is not None:
+            similarity = jnp.where(allowed, soft_target_scale * similarity_matrix(factors), -jnp.inf)
+            target = (1 - soft_target_weight) * target + soft_target_weight * jax.nn.softmax(similarity, axis=axis)
+        return jax.nn.logsumexp(jnp.where(allowed, logits, -jnp.inf), axis=axis) - (target * logits).sum(axis=axis)
+
+    both = mean_over_valid(cross_entropy(1) + cross_entropy(0), valid)
     return both if direction == "sum" else both / 2, similarity_metrics(cosine, negative, valid)
 
 
@@ -51,16 +65,55 @@ def sigmoid(
     bias: Scalar,
     groups: Int[Array, "batch group"],
     valid: Bool[Array, "batch"],
+    *,
+    factors: Float[Array, "batch factor"] | None = None,
+    reduction: Reduction = "rows",
 ) -> tuple[Scalar, Metrics]:
-    """Pairwise sigmoid loss (SigLIP, arXiv 2303.15343): sum over the pairs of a row, mean over valid rows.
+    """Pairwise sigmoid loss (SigLIP, arXiv 2303.15343): binary cross-entropy of every allowed pair.
 
-    Logits and result are float32 or wider; metrics as in `infonce`.
+    The target of a pair is 1 on the diagonal and 0 elsewhere; with `factors` (unit vectors, no gradient) it is
+    (1 + their product) / 2 everywhere (FOCAL's released code). Logits and result are float32 or wider; metrics as in
+    `infonce`.
     """
     cosine = cosine_matrix(ecg, text)
     positive, negative = pairs(groups, valid)
     logits = scale * cosine + bias
-    pair_loss = jnp.where(positive, jax.nn.softplus(-logits), 0) + jnp.where(negative, jax.nn.softplus(logits), 0)
-    return mean_over_valid(pair_loss.sum(axis=1), valid), similarity_metrics(cosine, negative, valid)
+    target = positive.astype(logits.dtype) if factors is None else (1 + similarity_matrix(factors)) / 2
+    pair_loss = target * jax.nn.softplus(-logits) + (1 - target) * jax.nn.softplus(logits)
+    loss = reduced(pair_loss, (positive & valid[:, None]) | negative, valid, reduction)
+    return loss, similarity_metrics(cosine, negative, valid)
+
+
+def l1_alignment(
+    ecg: Float[Array, "batch dim"],
+    text: Float[Array, "batch dim"],
+    factors: Float[Array, "batch factor"],
+    valid: Bool[Array, "batch"],
+    *,
+    reduction: Reduction = "rows",
+) -> Scalar:
+    """FG-CLEP's false-negative term, as a third party reads it: |cosine - product of the factors| over all valid pairs.
+
+    `factors` are the L2-normalised text embeddings (or others); they have no gradient.
+    """
+    difference = jnp.abs(cosine_matrix(ecg, text) - similarity_matrix(factors))
+    return reduced(difference, valid[:, None] & valid[None, :], valid, reduction)
+
+
+def similarity_matrix(factors: Float[Array, "batch factor"]) -> Float[Array, "batch batch"]:
+    """Product of every pair of factors, without gradient."""
+    return cosine_matrix(jax.lax.stop_gradient(factors), jax.lax.stop_gradient(factors))
+
+
+def reduced(
+    pair_values: Float[Array, "batch batch"],
+    allowed: Bool[Array, "batch batch"],
+    valid: Bool[Array, "batch"],
+    reduction: Reduction,
+) -> Scalar:
+    """Sum over allowed pairs by the number of valid rows, or of allowed pairs; zero where there is none."""
+    count = valid.sum() if reduction == "rows" else allowed.sum()
+    return jnp.where(allowed, pair_values, 0).sum() / jnp.maximum(count, 1)
 
 
 def cosine_matrix(ecg: Float[Array, "batch dim"], text: Float[Array, "batch dim"]) -> Float[Array, "batch batch"]:

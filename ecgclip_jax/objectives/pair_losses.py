@@ -1,0 +1,207 @@
+"""What InfoNCE, the sigmoid loss and the L1 alignment do with one tile of pairs, forward and backward (see `ring`).
+
+The formulas are those of `reference`; each class is its sums over pairs, and their derivative by each cosine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from ecgclip_jax.objectives.reference import Metrics, Reduction, Scalar
+from ecgclip_jax.objectives.ring import Kept, Pairs, PerRow, Scalars, Total
+
+Tile = Float[Array, "rows columns"]
+Row = Float[Array, "rows"]
+
+
+class Softmax(NamedTuple):
+    """A log-sum-exp so far: the largest logit, and the sum of exponentials relative to it."""
+
+    top: Row
+    total: Row
+
+    def absorb(self, logits: Tile, axis: int) -> Softmax:
+        """With more logits; masked ones are -inf."""
+        top = jnp.maximum(self.top, logits.max(axis))
+        more = jnp.exp(logits - jnp.expand_dims(top, axis)).sum(axis)
+        return Softmax(top, self.total * jnp.exp(self.top - top) + more)
+
+    def log_sum(self, valid: Bool[Array, "rows"]) -> Row:
+        """The log-sum-exp; zero for a row that does not count."""
+        return jnp.where(valid, self.top + jnp.log(jnp.where(valid, self.total, 1)), 0)
+
+
+class Rivals(NamedTuple):
+    """What the metrics need of a row: its positive; the largest of its negatives, their sum and number."""
+
+    positive: Row
+    top: Row
+    total: Row
+    number: Row
+
+    def absorb(self, pairs: Pairs) -> Rivals:
+        """With the cosines of one tile more."""
+        positive, total = (jnp.where(mask, pairs.cosine, 0).sum(1) for mask in (pairs.positive, pairs.negative))
+        number = pairs.negative.sum(1, dtype=total.dtype)
+        return Rivals(self.positive + positive, top_rival(self.top, pairs, 1), self.total + total, self.number + number)
+
+    def metrics(self, column_top: Row, valid: Bool[Array, "rows"], total: Total) -> Metrics:
+        """`reference.similarity_metrics`; `column_top` is the largest negative of each column."""
+        n_valid = _at_least_one(total(valid.astype(self.total.dtype)))
+        found_by_row, found_by_column = (
+            (valid & (self.positive > top)).astype(self.total.dtype) for top in (self.top, column_top)
+        )
+        return {
+            "recall_at_1_ecg_to_text": total(found_by_row) / n_valid,
+            "recall_at_1_text_to_ecg": total(found_by_column) / n_valid,
+            "positive_cosine": total(self.positive) / n_valid,
+            "negative_cosine": total(self.total) / _at_least_one(total(self.number)),
+        }
+
+
+def top_rival(top: Row, pairs: Pairs, axis: int) -> Row:
+    """The largest cosine of a negative with one tile more."""
+    return jnp.maximum(top, jnp.where(pairs.negative, pairs.cosine, -jnp.inf).max(axis))
+
+
+class SoftmaxSide(NamedTuple):
+    """A row or a column of InfoNCE; with soft targets also the sum of their weights, and of the weighted logits."""
+
+    softmax: Softmax
+    mass: Row
+    weighted: Row
+
+
+@dataclass(frozen=True)
+class InfoNCE:
+    """Cross-entropy of rows plus that of columns, times `factor`; `soft_weight` 0 has one-hot targets."""
+
+    factor: float
+    soft_weight: float
+    soft_scale: float
+
+    def start(self, zeros: Row) -> tuple[PerRow, PerRow]:
+        """No logit yet: the least finite number stands for the maximum, so that no difference of infinities occurs."""
+        side = SoftmaxSide(Softmax(zeros + jnp.finfo(zeros.dtype).min, zeros), zeros, zeros)
+        return (side, Rivals(zeros, zeros - jnp.inf, zeros, zeros)), (side, zeros - jnp.inf)
+
+    def absorb(self, pairs: Pairs, scalars: Scalars, rows: PerRow, columns: PerRow) -> tuple[PerRow, PerRow]:
+        """Both running softmaxes, what soft targets need, and the metrics' figures."""
+        (row, rivals), (column, column_top) = rows, columns
+        row, column = self._absorb_side(row, pairs, scalars, 1), self._absorb_side(column, pairs, scalars, 0)
+        return (row, rivals.absorb(pairs)), (column, top_rival(column_top, pairs, 0))
+
+    def _absorb_side(self, side: SoftmaxSide, pairs: Pairs, scalars: Scalars, axis: int) -> SoftmaxSide:
+        logits = scalars["scale"] * pairs.cosine
+        softmax = side.softmax.absorb(jnp.where(pairs.positive | pairs.negative, logits, -jnp.inf), axis)
+        if not self.soft_weight:
+            return side._replace(softmax=softmax)
+        soft = self._soft(pairs)
+        return SoftmaxSide(softmax, side.mass + soft.sum(axis), side.weighted + (soft * logits).sum(axis))
+
+    def _soft(self, pairs: Pairs) -> Tile:
+        """Soft targets before they are normalised: 1 for a row itself, which is always allowed, so no sum is zero."""
+        soft = jnp.exp(self.soft_scale * (pairs.similarity - 1))
+        return jnp.where(pairs.positive | pairs.negative, soft, 0)
+
+    def finish(
+        self, scalars: Scalars, rows: PerRow, columns: PerRow, valid: Bool[Array, "rows"], total: Total
+    ) -> tuple[Scalar, Metrics, Kept]:
+        """Log-sum-exp less expected logit, mean over valid rows; keeps each side's log-sum-exp and target's share."""
+        (row, rivals), (column, column_top) = rows, columns
+        losses = -2 * (1 - self.soft_weight) * scalars["scale"] * rivals.positive
+        kept = []
+        for side in (row, column):
+            log_sum = side.softmax.log_sum(valid)
+            share = self.soft_weight / jnp.maximum(side.mass, jnp.finfo(side.mass.dtype).tiny)
+            losses += log_sum - share * side.weighted
+            kept.append((log_sum, share))
+        weight = self.factor / _at_least_one(total(valid.astype(losses.dtype)))
+        return weight * total(losses), rivals.metrics(column_top, valid, total), (kept[0], kept[1], weight)
+
+    def gradient(self, pairs: Pairs, scalars: Scalars, rows: PerRow, columns: PerRow) -> tuple[Tile, dict[str, Row]]:
+        """By each logit: softmax of its row and of its column, less both targets."""
+        (row_log_sum, row_share), (column_log_sum, column_share) = rows, columns
+        logits = scalars["scale"] * pairs.cosine
+        d_logits = jnp.exp(logits - row_log_sum[:, None]) + jnp.exp(logits - column_log_sum[None, :])
+        d_logits = jnp.where(pairs.positive | pairs.negative, d_logits, 0)
+        d_logits -= 2 * (1 - self.soft_weight) * pairs.positive
+        if self.soft_weight:
+            d_logits -= self._soft(pairs) * (row_share[:, None] + column_share[None, :])
+        return scalars["scale"] * d_logits, {"scale": (d_logits * pairs.cosine).sum(1)}
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """Binary cross-entropy of every allowed pair; `soft`: with (1 + similarity) / 2 as its target."""
+
+    soft: bool
+    reduction: Reduction
+
+    def start(self, zeros: Row) -> tuple[PerRow, PerRow]:
+        """No pair yet."""
+        return (zeros, Rivals(zeros, zeros - jnp.inf, zeros, zeros)), zeros - jnp.inf
+
+    def absorb(self, pairs: Pairs, scalars: Scalars, rows: PerRow, columns: PerRow) -> tuple[PerRow, PerRow]:
+        """Sum of a row's pair losses, in the form that does not cancel: max(x, 0) - x y + log(1 + exp(-|x|))."""
+        losses, rivals = rows
+        logits = scalars["scale"] * pairs.cosine + scalars["bias"]
+        pair_loss = jnp.maximum(logits, 0) - logits * self._target(pairs) + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+        losses += jnp.where(pairs.positive | pairs.negative, pair_loss, 0).sum(1)
+        return (losses, rivals.absorb(pairs)), top_rival(columns, pairs, 0)
+
+    def _target(self, pairs: Pairs) -> Tile:
+        return (1 + pairs.similarity) / 2 if self.soft else pairs.positive.astype(pairs.cosine.dtype)
+
+    def finish(
+        self, scalars: Scalars, rows: PerRow, columns: PerRow, valid: Bool[Array, "rows"], total: Total
+    ) -> tuple[Scalar, Metrics, Kept]:
+        """Sum over pairs by the number of valid rows, or of allowed pairs."""
+        losses, rivals = rows
+        counted = valid.astype(losses.dtype)
+        weight = 1 / _at_least_one(total(counted + rivals.number if self.reduction == "pairs" else counted))
+        return weight * total(losses), rivals.metrics(columns, valid, total), ((), (), weight)
+
+    def gradient(self, pairs: Pairs, scalars: Scalars, rows: PerRow, columns: PerRow) -> tuple[Tile, dict[str, Row]]:
+        """By each logit: its sigmoid less its target."""
+        d_logits = jax.nn.sigmoid(scalars["scale"] * pairs.cosine + scalars["bias"]) - self._target(pairs)
+        d_logits = jnp.where(pairs.positive | pairs.negative, d_logits, 0)
+        return scalars["scale"] * d_logits, {"scale": (d_logits * pairs.cosine).sum(1), "bias": d_logits.sum(1)}
+
+
+@dataclass(frozen=True)
+class L1Alignment:
+    """Absolute difference of cosine and similarity of every pair of valid rows."""
+
+    reduction: Reduction
+
+    def start(self, zeros: Row) -> tuple[PerRow, PerRow]:
+        """No pair yet."""
+        return zeros, ()
+
+    def absorb(self, pairs: Pairs, scalars: Scalars, rows: PerRow, columns: PerRow) -> tuple[PerRow, PerRow]:
+        """Sum of a row's differences."""
+        difference = jnp.abs(pairs.cosine - pairs.similarity)
+        return rows + jnp.where(pairs.positive | pairs.negative, difference, 0).sum(1), ()
+
+    def finish(
+        self, scalars: Scalars, rows: PerRow, columns: PerRow, valid: Bool[Array, "rows"], total: Total
+    ) -> tuple[Scalar, Metrics, Kept]:
+        """Sum over pairs by the number of valid rows, or of pairs."""
+        n_valid = total(valid.astype(rows.dtype))
+        weight = 1 / _at_least_one(n_valid**2 if self.reduction == "pairs" else n_valid)
+        return weight * total(rows), {}, ((), (), weight)
+
+    def gradient(self, pairs: Pairs, scalars: Scalars, rows: PerRow, columns: PerRow) -> tuple[Tile, dict[str, Row]]:
+        """The sign of each difference."""
+        sign = jnp.sign(pairs.cosine - pairs.similarity)
+        return jnp.where(pairs.positive | pairs.negative, sign, 0), {}
+
+
+def _at_least_one(count: Scalar) -> Scalar:
+    return jnp.maximum(count, 1)
