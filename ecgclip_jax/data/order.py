@@ -38,6 +38,24 @@ def draws_per_epoch(sizes: tuple[int, ...], weights: tuple[float, ...]) -> tuple
     return tuple(int(d) for d in draws)
 
 
+def local_rows(
+    batch_global: int, process_index: int = 0, process_count: int = 1, micro_batches: int = 1
+) -> Int32[np.ndarray, " batch_local"]:
+    """Which rows of a global batch a process reads, in the order in which it holds them.
+
+    Process p of n takes rows [p·b/n, (p+1)·b/n) of each micro-batch of b = B/M consecutive rows, one after the other:
+    so every device holds a part of every micro-batch, and no row moves between devices.
+
+    Raises:
+        UserError: a micro-batch that does not divide by the processes.
+    """
+    if batch_global % (micro_batches * process_count):
+        micro = f" in {micro_batches} micro-batches" if micro_batches > 1 else ""
+        raise UserError(f"data.batch_global {batch_global}{micro} must divide by the {process_count} processes")
+    rows = np.arange(batch_global, dtype=np.int32).reshape(micro_batches, process_count, -1)
+    return rows[:, process_index].reshape(-1)
+
+
 @dataclass(frozen=True)
 class GlobalOrder:
     """The endless sequence of record rows. Rows of source s are the `sizes[s]` rows after those of source s - 1.

@@ -21,10 +21,9 @@ from jaxtyping import Int32
 from ecgclip_jax.contracts import Batch, TextTokens
 from ecgclip_jax.data.batch import BatchBuilder, tokenize_texts
 from ecgclip_jax.data.index import RunIndex
-from ecgclip_jax.data.order import GlobalOrder
+from ecgclip_jax.data.order import GlobalOrder, local_rows
 from ecgclip_jax.data.reading import ReadStep, RecordReader
 from ecgclip_jax.data.statements import StatementSampler
-from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.text.tokenizer import TextTokenizer
 
 _READ_THREADS = 2
@@ -34,9 +33,9 @@ _LAST_STEP = 2**31 - 1
 class TrainPipeline:
     """Global batches of a run, as the rows that one of `process_count` processes holds of them.
 
-    Process p of n takes rows [p·B/n, (p+1)·B/n) of each global batch of B. `tokenizer` None gives batches with rows of
-    the table of texts instead of tokens. With `workers` > 0 waveforms are read in that many spawned processes (a
-    script then needs `if __name__ == "__main__"`), else in threads of this one.
+    A process holds the rows `data.order.local_rows` of each global batch, in that order. `tokenizer` None gives batches
+    with rows of the table of texts instead of tokens. With `workers` > 0 waveforms are read in that many spawned
+    processes (a script then needs `if __name__ == "__main__"`), else in threads of this one.
 
     Raises:
         UserError: a batch larger than an epoch, or one that does not divide by the processes.
@@ -53,9 +52,9 @@ class TrainPipeline:
         process_count: int = 1,
         workers: int = 0,
         prefetch_batches: int = 4,
+        micro_batches: int = 1,
     ) -> None:
-        if batch_global % process_count:
-            raise UserError(f"data.batch_global {batch_global} must divide by the {process_count} processes")
+        self._local = local_rows(batch_global, process_index, process_count, micro_batches)
         weights = tuple(source.weight for source in index.data.sources)
         self.order = GlobalOrder(index.seed, index.sizes, weights, batch_global)
         tokens = None if tokenizer is None else tokenize_texts(tokenizer, index.texts, max_tokens)
@@ -64,8 +63,6 @@ class TrainPipeline:
         if tokenizer is not None and tokens is not None and index.data.statement_keep_probability < 1:
             keep = index.data.statement_keep_probability
             self._statements = StatementSampler.of(tokenizer, tokens, keep, index.seed)
-        local = batch_global // process_count
-        self._local = slice(process_index * local, (process_index + 1) * local)
         self._reader = RecordReader(tuple(c.waveforms for c in index.cohorts), index.source, index.shard_row)
         self._workers, self._prefetch = workers, prefetch_batches
 

@@ -40,7 +40,7 @@ class ReadStep:
     """Waveforms of this process's rows of a step; sent to the workers."""
 
     order: GlobalOrder
-    local: slice
+    local: Int32[np.ndarray, " batch_local"]
     reader: RecordReader
 
     def __call__(self, step: int) -> Int16[np.ndarray, "batch time lead"]:

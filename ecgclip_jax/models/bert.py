@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from ecgclip_jax.contracts import RowKeys, TextOutput
-from ecgclip_jax.models.layers import Embedding, LayerNorm, Linear, normal, row_dropout, zeros
+from ecgclip_jax.models.layers import BLOCK_OUTPUT, Embedding, LayerNorm, Linear, kept_as, normal, row_dropout, zeros
 from ecgclip_jax.spec.encoders import BertSpec
 
 INIT_STD = 0.02
@@ -82,7 +82,7 @@ class BertLayer(nnx.Module):
         """Token states after this layer, which owns `DROPOUT_SITES` dropout sites from `site` on."""
         x = self.attention(x, mask, keys, site)
         y = self.output(jax.nn.gelu(self.intermediate(x), approximate=False))
-        return self.norm(x + row_dropout(y, self.dropout, keys, site + 2))
+        return kept_as(BLOCK_OUTPUT, self.norm(x + row_dropout(y, self.dropout, keys, site + 2)))
 
 
 class Bert(nnx.Module):

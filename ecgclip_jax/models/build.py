@@ -1,6 +1,10 @@
-"""From an experiment to its towers: pure functions over `params` and `batch_stats`, and the heads that go with them."""
+"""From an experiment to its towers: pure functions over `params` and `batch_stats`."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import jax
 from jaxtyping import Array, Bool, Int, Key
@@ -9,24 +13,36 @@ from ecgclip_jax.contracts import EcgInput, EcgOutput, RowKeys, TextOutput
 from ecgclip_jax.models.bert import Bert
 from ecgclip_jax.models.bert_weights import load_bert
 from ecgclip_jax.models.functional import PureModule, Tree
+from ecgclip_jax.models.layers import BLOCK_OUTPUT, CONVOLUTION_OUTPUT
 from ecgclip_jax.models.resnet1d import ResNet1D, trunk_width
 from ecgclip_jax.spec.experiment import Experiment
 
+KEPT_FOR_BACKWARD: dict[str, tuple[str, ...]] = {
+    "convolutions": (CONVOLUTION_OUTPUT,),
+    "blocks": (BLOCK_OUTPUT,),
+    "layers": (BLOCK_OUTPUT,),
+}
+"""What the backward pass does not compute again, for each rematerialisation policy of `MemorySpec`."""
+
 
 class Towers:
-    """The ECG tower and the text tower of an experiment, as pure functions.
+    """The ECG tower and, unless the experiment reads no text, the text tower, as pure functions.
 
-    `ecg_width` and `text_width` are the widths of the pooled outputs, `feature_width` the width of the ECG features.
+    `ecg_width` and `text_width` are the widths of the pooled outputs (`text_width` 0 without a text tower),
+    `feature_width` the width of the ECG features.
     """
 
     def __init__(self, experiment: Experiment, vocab_size: int) -> None:
-        ecg, text, signal = experiment.ecg_encoder, experiment.text_encoder, experiment.signal
+        ecg, text, memory = experiment.ecg_encoder, experiment.text_encoder, experiment.memory
+        leads, samples = experiment.encoder_leads, experiment.signal.samples
+        # BatchNorm's groups lie within micro-batches, which is all that the tower sees at a time.
+        ecg = ecg.replace({"norm_groups": ecg.norm_groups // memory.micro_batches})
         self.feature_width = trunk_width(ecg)
         self.ecg_width = ecg.pool_width if ecg.pooling == "attention" else self.feature_width
-        self.text_width = text.hidden
-        self._text_spec, self._vocab_size = text, vocab_size
-        self._ecg = PureModule(lambda rngs: ResNet1D(ecg, leads=len(signal.leads), samples=signal.samples, rngs=rngs))
-        self._text = PureModule(lambda rngs: Bert(text, vocab_size, rngs=rngs))
+        self.text_width = 0 if text is None else text.hidden
+        self._text_spec, self._vocab_size, self._memory = text, vocab_size, memory
+        self._ecg = PureModule(lambda rngs: ResNet1D(ecg, leads=leads, samples=samples, rngs=rngs))
+        self._text = None if text is None else PureModule(lambda rngs: Bert(text, vocab_size, rngs=rngs))
 
     def init(self, key: Key[Array, ""]) -> tuple[Tree, Tree]:
         """Random `({"ecg": …, "text": …}, {"ecg": …})`: parameters and running statistics, float32.
@@ -36,8 +52,10 @@ class Towers:
         """
         ecg_key, text_key = jax.random.split(key)
         ecg_params, ecg_stats = self._ecg.init(ecg_key)
-        text_params, _ = self._text.init(text_key)
-        return {"ecg": ecg_params, "text": text_params}, {"ecg": ecg_stats}
+        params = {"ecg": ecg_params}
+        if self._text is not None:
+            params["text"], _ = self._text.init(text_key)
+        return params, {"ecg": ecg_stats}
 
     def pretrained(self) -> Tree:
         """The parts of `params` that the experiment takes from files, as numpy arrays: `{"text": …}` or `{}`.
@@ -47,7 +65,7 @@ class Towers:
         Raises:
             WeightsError: files missing, or not the weights of the specified encoder.
         """
-        if self._text_spec.weights is None:
+        if self._text_spec is None or self._text_spec.weights is None:
             return {}
         return {"text": load_bert(self._text_spec, self._vocab_size)}
 
@@ -58,7 +76,8 @@ class Towers:
 
         With `train` BatchNorm uses the batch's own statistics and moves the running ones; without, the running ones.
         """
-        output, new_stats = self._ecg.apply(params, stats, ecg_input, train=train, keys=keys)
+        apply = partial(self._ecg.apply, train=train)
+        output, new_stats = _remat(apply, self._memory.ecg_remat)(params, stats, ecg_input, keys=keys)
         return output, new_stats
 
     def text(
@@ -70,9 +89,24 @@ class Towers:
         train: bool,
         keys: RowKeys | None = None,
     ) -> TextOutput:
-        """The text tower on `params["text"]`; `keys` (one per text) draw the dropout when `train`."""
-        output: TextOutput = self._text.apply(params, {}, ids, mask, train=train, keys=keys)[0]
+        """The text tower on `params["text"]`; `keys` (one per text) draw the dropout when `train`.
+
+        Raises:
+            ValueError: an experiment without text tower.
+        """
+        if self._text is None:
+            raise ValueError("this experiment has no text tower")
+        apply = partial(self._text.apply, train=train)
+        output: TextOutput = _remat(apply, self._memory.text_remat)(params, {}, ids, mask, keys=keys)[0]
         return output
+
+
+def _remat(apply: Callable[..., Any], policy: str) -> Callable[..., Any]:
+    """`apply` whose backward pass keeps what the policy names and computes the rest of the forward pass again."""
+    if policy == "none":
+        return apply
+    kept = jax.checkpoint_policies.save_only_these_names(*KEPT_FOR_BACKWARD[policy])
+    return jax.checkpoint(apply, policy=kept)
 
 
 def build_towers(experiment: Experiment, vocab_size: int) -> Towers:

@@ -16,12 +16,23 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from ecgclip_jax.contracts import RowKeys
 
 BATCH_NORM_EPSILON = 1e-5
 """PyTorch's default, which MERL and ECGCLIP keep."""
+
+
+CONVOLUTION_OUTPUT, BLOCK_OUTPUT = "convolution_output", "block_output"
+"""Names of intermediate results that a rematerialisation policy may keep (`jax.ad_checkpoint`)."""
+
+
+def kept_as(name: str, x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`x`, under a name by which a rematerialisation policy may keep it."""
+    named: Array = checkpoint_name(x, name)
+    return named
 
 
 Initializer = Callable[[Array, tuple[int, ...]], Float[Array, "..."]]
@@ -85,9 +96,8 @@ class Conv1d(nnx.Module):
         """[batch, time, width_in] → [batch, ceil(time / stride), width_out]."""
         kernel = self.kernel[...].astype(x.dtype)
         pad = kernel.shape[0] // 2
-        return lax.conv_general_dilated(
-            x, kernel, (self.stride,), [(pad, pad)], dimension_numbers=("NWC", "WIO", "NWC")
-        )
+        y = lax.conv_general_dilated(x, kernel, (self.stride,), [(pad, pad)], dimension_numbers=("NWC", "WIO", "NWC"))
+        return kept_as(CONVOLUTION_OUTPUT, y)
 
 
 class BatchNorm(nnx.Module):

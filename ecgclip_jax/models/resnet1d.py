@@ -13,7 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from ecgclip_jax.contracts import EcgInput, EcgOutput, RowKeys
-from ecgclip_jax.models.layers import BatchNorm, Conv1d, Linear
+from ecgclip_jax.models.layers import BLOCK_OUTPUT, BatchNorm, Conv1d, Linear, kept_as
 from ecgclip_jax.models.pooling import AttentionPool
 from ecgclip_jax.spec.encoders import ResNet1DSpec
 
@@ -60,7 +60,7 @@ class ResidualBlock(nnx.Module):
             if number < self.convolutions:
                 y = jax.nn.relu(y)
         shortcut = self.shortcut_norm(self.shortcut_conv(x), train=train) if self.has_shortcut else x
-        return jax.nn.relu(y + shortcut)
+        return kept_as(BLOCK_OUTPUT, jax.nn.relu(y + shortcut))
 
 
 class Stage(nnx.Module):

@@ -5,10 +5,10 @@
 
 `operators` (the filters of the spec, a pytree of 0 to 25 MB) is an ordinary argument: pass it into a jitted step beside
 the parameters, replicated, so that nothing large is baked into the compiled program. `spec` is static. A training
-step that augments calls `prepare_input` instead; with keys None it is `preprocess`.
+step calls `training_views` instead: the filters run once, then each view is augmented by itself.
 
 Order of work: limb leads that others determine → leads by name → gaps filled → filters and resampling (mV) →
-[augmentation, in mV] → unit and normalisation over valid samples → gaps zeroed → padding or crop.
+[augmentation, in mV] → [a single lead] → unit and normalisation over valid samples → gaps zeroed → padding or crop.
 """
 
 from __future__ import annotations
@@ -28,12 +28,22 @@ from ecgclip_jax.signal.filters import MAINS_HZ
 from ecgclip_jax.signal.gaps import derive_limb_leads, fill_gaps, resampled_validity
 from ecgclip_jax.signal.operators import SignalOperators, apply_operator, build_operators
 from ecgclip_jax.signal.running_median import running_median
-from ecgclip_jax.spec.signal import LEADS_12, MISSING_UV, STORED_RATE_HZ, AugmentSpec, SignalSpec
+from ecgclip_jax.spec.signal import (
+    LEADS_12,
+    MISSING_UV,
+    STORED_RATE_HZ,
+    AugmentSpec,
+    LeadName,
+    SignalSpec,
+    ViewSpec,
+)
 
-__all__ = ["SignalOperators", "build_operators", "prepare_input", "preprocess"]
+__all__ = ["SignalOperators", "build_operators", "preprocess", "training_views"]
 
 FLAT_MV = 1e-4
 """A spread below this (a tenth of the stored 1 µV step) is a flat line: normalisation gives zeros, not noise."""
+_LEAD_STREAM = 2
+"""Beside the streams of `signal.augment`."""
 
 
 @dataclass(frozen=True)
@@ -42,46 +52,83 @@ class _Filtered:
     valid: Bool[Array, "batch time lead"]
 
 
-@partial(jax.jit, static_argnames=("spec",))
+@partial(jax.jit, static_argnames=("spec", "lead"))
 def preprocess(
     spec: SignalSpec,
     operators: SignalOperators,
     ecg_uv: Int16[Array, "batch 5000 12"],
     extras: Mapping[str, Array],
     extras_present: Mapping[str, Array],
+    lead: LeadName | None = None,
 ) -> EcgInput:
     """Turn stored ECGs (int16 µV, 500 Hz, 12 leads, -32768 = missing) into the input that `spec` describes.
 
     `operators` come from `build_operators(spec)`. The notch uses `extras["mains_hz"]` (float32 [B]) where
     `extras_present["mains_hz"]` (bool [B]); a record without it follows `spec.notch.unknown_mains_hz`. Other extras are
-    ignored. The result is finite for any input: missing leads and gaps are zero and masked. `sample_valid` is true
-    where at least one of the leads has a real sample. An output sample counts as missing when a stored sample within
-    one output period of it is missing; a filter's ringing beyond that is not masked, since the gap was filled first.
+    ignored. `lead` leaves one of `spec.leads`, for a single-lead model. The result is finite for any input: missing
+    leads and gaps are zero and masked. `sample_valid` is true where at least one of the leads has a real sample. An
+    output sample counts as missing when a stored sample within one output period of it is missing; a filter's ringing
+    beyond that is not masked, since the gap was filled first.
     """
-    ecg_input: EcgInput = prepare_input(spec, AugmentSpec(), operators, ecg_uv, extras, extras_present, None)
-    return ecg_input
+    filtered = _filter(spec, operators, ecg_uv, _mains_variant(spec, extras, extras_present, ecg_uv.shape[0]))
+    if lead is not None:
+        filtered = _one_lead(filtered, jnp.full(ecg_uv.shape[0], spec.leads.index(lead)))
+    return _normalise_and_place(spec, filtered)
 
 
-@partial(jax.jit, static_argnames=("spec", "augment_spec"))
-def prepare_input(
+@partial(jax.jit, static_argnames=("spec", "augment_spec", "view_spec", "n_views"))
+def training_views(
     spec: SignalSpec,
     augment_spec: AugmentSpec,
+    view_spec: ViewSpec,
+    n_views: int,
     operators: SignalOperators,
     ecg_uv: Int16[Array, "batch 5000 12"],
     extras: Mapping[str, Array],
     extras_present: Mapping[str, Array],
-    keys: RowKeys | None,
-) -> EcgInput:
-    """`preprocess` with augmentation after the filters (which would undo it), in mV, before normalisation.
+    keys: RowKeys,
+) -> tuple[EcgInput, ...]:
+    """`n_views` inputs of each record: `preprocess`, with augmentation after the filters (which would undo it), in mV.
 
-    `keys` is one random key per record; None, or an inactive `augment_spec`, leaves the records as they are.
+    Each record draws from its own key, each view by itself. A single-lead view shows one of the record's present
+    leads: the first view any of them, a further one the same with `view_spec.same_lead_probability`, else any.
     """
-    variant = _mains_variant(spec, extras, extras_present, ecg_uv.shape[0])
-    filtered = _filter(spec, operators, ecg_uv, variant)
-    signal_mv, valid = filtered.signal_mv, filtered.valid
-    if keys is not None and augment_spec.active:
-        signal_mv, valid = augment(augment_spec, signal_mv, valid, keys, rate_hz=spec.rate_hz, leads=spec.leads)
-    return _normalise_and_place(spec, signal_mv, valid)
+    filtered = _filter(spec, operators, ecg_uv, _mains_variant(spec, extras, extras_present, ecg_uv.shape[0]))
+    views, first_lead = [], None
+    for number in range(n_views):
+        view, view_keys = filtered, _folded(keys, number)
+        if augment_spec.active:
+            view = _Filtered(
+                *augment(augment_spec, view.signal_mv, view.valid, view_keys, rate_hz=spec.rate_hz, leads=spec.leads)
+            )
+        if view_spec.single_lead:
+            lead = _draw_lead(view_keys, view.valid, first_lead, view_spec.same_lead_probability)
+            first_lead = lead if first_lead is None else first_lead
+            view = _one_lead(view, lead)
+        views.append(_normalise_and_place(spec, view))
+    return tuple(views)
+
+
+def _folded(keys: RowKeys, stream: int) -> RowKeys:
+    folded: RowKeys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, stream)
+    return folded
+
+
+def _draw_lead(
+    keys: RowKeys, valid: Bool[Array, "batch time lead"], first: Int[Array, "batch"] | None, same_probability: float
+) -> Int[Array, "batch"]:
+    """One of each record's leads that hold a sample (any, where none does)."""
+    n_leads = valid.shape[2]
+    draws = jax.vmap(lambda key: jax.random.uniform(key, (n_leads + 1,)))(_folded(keys, _LEAD_STREAM))
+    lead = jnp.argmax(jnp.where(valid.any(axis=1), draws[:, :n_leads], draws[:, :n_leads] - 1), axis=1)
+    return lead if first is None else jnp.where(draws[:, n_leads] < same_probability, first, lead)
+
+
+def _one_lead(filtered: _Filtered, lead: Int[Array, "batch"]) -> _Filtered:
+    signal_mv, valid = (
+        jnp.take_along_axis(values, lead[:, None, None], axis=2) for values in (filtered.signal_mv, filtered.valid)
+    )
+    return _Filtered(signal_mv, valid)
 
 
 def _filter(
@@ -119,10 +166,9 @@ def _mains_variant(
     return jnp.select([is_50, is_60], [MAINS_HZ.index(50), MAINS_HZ.index(60)], default).astype(jnp.int32)
 
 
-def _normalise_and_place(
-    spec: SignalSpec, signal_mv: Float[Array, "batch time lead"], valid: Bool[Array, "batch time lead"]
-) -> EcgInput:
-    signal = signal_mv * (1000.0 if spec.unit == "uV" else 1.0)
+def _normalise_and_place(spec: SignalSpec, filtered: _Filtered) -> EcgInput:
+    valid = filtered.valid
+    signal = filtered.signal_mv * (1000.0 if spec.unit == "uV" else 1.0)
     flat = FLAT_MV * (1000.0 if spec.unit == "uV" else 1.0)
     if spec.normalisation == "minmax_record":
         signal = _minmax(signal, valid, spec.epsilon, flat)

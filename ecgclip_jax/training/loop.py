@@ -64,11 +64,12 @@ def train(
     """
     began_s = time.monotonic()
     # The run describes its text tower by the checkpoint's own sizes, so that it can be rebuilt without the checkpoint.
-    experiment = experiment.replace({"text_encoder": resolve_bert(experiment.text_encoder)})
+    if experiment.text_encoder is not None:
+        experiment = experiment.replace({"text_encoder": resolve_bert(experiment.text_encoder)})
     mesh = build_mesh(experiment.mesh)
-    process_rows(mesh, experiment.data.batch_global)
+    process_rows(mesh, experiment.data.batch_global // experiment.memory.micro_batches)
     folder = open_run_folder(experiment, Path(workdir), Path(data_dir), resume=resume)
-    parts = build_parts(experiment, len(folder.tokenizer))
+    parts = build_parts(experiment, folder.facts["vocab_size"])
     checkpoints = Checkpoints(folder.path, experiment.run.keep_checkpoints)
     try:
         start, total = checkpoints.latest or 0, experiment.run.steps
@@ -124,12 +125,12 @@ class _Run:
 
     def go(self, state: TrainState, start: int) -> dict[str, float]:
         """Trains to the last step; returns its metrics."""
-        total = self._experiment.run.steps
+        total, micro_batches = self._experiment.run.steps, self._experiment.memory.micro_batches
         batches = self._pipeline.batches(start)
         try:
             with StopRequest() as stop:
                 for step in range(start + 1, total + 1):
-                    state, metrics = self._step(state, to_global(next(batches), self._mesh))
+                    state, metrics = self._step(state, to_global(next(batches), self._mesh, micro_batches))
                     self._watch.note(step, metrics)
                     if self._logged_at is None:
                         # Throughput counts from here: the first step contains the compilation.
@@ -183,15 +184,17 @@ class _Run:
 
 def build_pipeline(experiment: Experiment, folder: RunFolder) -> TrainPipeline:
     """The batches of a run for this process."""
+    text = experiment.text_encoder
     return TrainPipeline(
         folder.index,
         folder.tokenizer,
-        max_tokens=experiment.text_encoder.tokenizer.max_tokens,
+        max_tokens=0 if text is None else text.tokenizer.max_tokens,
         batch_global=experiment.data.batch_global,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
         workers=experiment.data.workers,
         prefetch_batches=experiment.data.prefetch_batches,
+        micro_batches=experiment.memory.micro_batches,
     )
 
 
@@ -206,4 +209,5 @@ def batch_records(index: RunIndex, pipeline: TrainPipeline, step: int) -> list[s
 
 def saved_trees(state: TrainState) -> dict[str, Tree]:
     """The parts of a state as a checkpoint names them; the step is the checkpoint's own number."""
-    return {"params": state.params, "batch_stats": state.batch_stats, "opt_state": state.opt_state}
+    trees = {"params": state.params, "batch_stats": state.batch_stats, "opt_state": state.opt_state}
+    return trees | ({"target": state.target, "target_stats": state.target_stats} if state.target else {})

@@ -28,6 +28,7 @@ _VERSIONS_OF = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "
 _FREE_AT_RESUME: dict[str, Any] = {
     "summary": True,
     "mesh": True,
+    "memory": True,
     "evaluation": True,
     "data": {"workers", "prefetch_batches"},
     "run": {"log_every", "checkpoint_every", "keep_checkpoints", "evaluate_every"},
@@ -45,7 +46,8 @@ class RunFolder:
 
     path: Path
     index: RunIndex
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: PreTrainedTokenizerBase | None
+    """None for an objective that reads no text."""
     facts: dict[str, Any]
 
 
@@ -62,11 +64,11 @@ def open_run_folder(experiment: Experiment, path: Path, data_dir: Path, *, resum
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("the run folder is filled")
     index = load_index(path, experiment.data, data_dir, experiment.seed)
-    tokenizer = load_tokenizer(path / TOKENIZER_FOLDER)
+    tokenizer = None if experiment.text_encoder is None else load_tokenizer(path / TOKENIZER_FOLDER)
     facts = run_facts(experiment) | {
         "index_fingerprint": index.fingerprint,
-        "tokenizer_fingerprint": fingerprint(tokenizer),
-        "vocab_size": len(tokenizer),
+        "tokenizer_fingerprint": None if tokenizer is None else fingerprint(tokenizer),
+        "vocab_size": 0 if tokenizer is None else len(tokenizer),
         "access": index.access,
         "licences": sorted({cohort.licence for cohort in index.cohorts}),
     }
@@ -139,7 +141,7 @@ def _fill(experiment: Experiment, path: Path, data_dir: Path) -> None:
         index = build_index(experiment.data, data_dir, experiment.seed)
         write_exposure(index, path)
         index.save(path)
-    if not (path / TOKENIZER_FOLDER).is_dir():
+    if experiment.text_encoder is not None and not (path / TOKENIZER_FOLDER).is_dir():
         texts = load_index(path, experiment.data, data_dir, experiment.seed).texts
         tokenizer = make_tokenizer(experiment.text_encoder.tokenizer, texts)
         unnamed = path / (TOKENIZER_FOLDER + ".tmp")

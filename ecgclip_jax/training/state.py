@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, no_type_check
 
 import jax
@@ -13,8 +13,8 @@ from jaxtyping import Array, Int
 
 from ecgclip_jax.models.build import Towers, build_towers
 from ecgclip_jax.models.heads import Head
-from ecgclip_jax.objectives.build import Objective, build_objective
-from ecgclip_jax.objectives.interfaces import Heads
+from ecgclip_jax.objectives.build import build_objective
+from ecgclip_jax.objectives.interfaces import Heads, Objective
 from ecgclip_jax.parallel.rules import infer_shardings
 from ecgclip_jax.spec.experiment import Experiment
 from ecgclip_jax.training.optimizer import build_optimizer
@@ -31,12 +31,16 @@ class TrainState:
     """`step` updates have been made; it is also the number of the next global batch.
 
     There is no generator state: every draw is a function of the experiment's seed, the step and the row.
+    `target` is the momentum branch of an objective that has one: `{"ecg": …, "objective": {head: …}}`, with running
+    statistics of its own; empty otherwise.
     """
 
     step: Int[Array, ""]
     params: Tree
     batch_stats: Tree
     opt_state: optax.OptState
+    target: Tree = field(default_factory=dict)
+    target_stats: Tree = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ def init_state(parts: TrainingParts, mesh: Mesh) -> TrainState:
     state: TrainState = init(_init_key(parts.experiment))
     loaded = parts.towers.pretrained()
     placed = {name: jax.device_put(part, shardings.params[name]) for name, part in loaded.items()}
-    return TrainState(state.step, state.params | placed, state.batch_stats, state.opt_state)
+    return replace(state, params=state.params | placed)
 
 
 def step_key(experiment: Experiment, step: Int[Array, ""]) -> jax.Array:
@@ -97,9 +101,19 @@ def _init_key(experiment: Experiment) -> jax.Array:
     return jax.random.fold_in(jax.random.key(experiment.seed), _INIT_STREAM)
 
 
+def target_branch(parts: TrainingParts, params: Tree) -> Tree:
+    """The part of `params` of which the objective keeps a momentum copy; empty for one that keeps none."""
+    if not parts.objective.spec.has_target:
+        return {}
+    heads = {name: params["objective"][name] for name in parts.objective.target_heads}
+    return {"ecg": params["ecg"], "objective": heads}
+
+
 def _init_state(parts: TrainingParts, key: jax.Array) -> TrainState:
     params, stats = _init_model(parts.towers, parts.heads, parts.objective, key)
-    return TrainState(jnp.zeros((), jnp.int32), params, stats, parts.optimizer.init(params))
+    target = jax.tree.map(jnp.copy, target_branch(parts, params))
+    target_stats = jax.tree.map(jnp.copy, stats) if target else {}
+    return TrainState(jnp.zeros((), jnp.int32), params, stats, parts.optimizer.init(params), target, target_stats)
 
 
 def _init_model(towers: Towers, heads: Heads, objective: Objective, key: jax.Array) -> tuple[Tree, Tree]:

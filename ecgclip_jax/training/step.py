@@ -1,12 +1,11 @@
 """One training step as one compiled program: preprocessing, augmentation, towers, loss, update.
 
 The same program runs on one CPU and on a mesh of hosts. Random draws are folded from the experiment's seed, the step
-and the row's place in the global batch, so neither the mesh nor a resume changes them.
+and the row's place in the global batch, so neither the mesh, nor micro-batches, nor a resume changes them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property, partial
 
 import jax
@@ -14,16 +13,13 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from ecgclip_jax.contracts import Batch, RowKeys
-from ecgclip_jax.objectives.reference import Metrics, Scalar
+from ecgclip_jax.contracts import Batch
+from ecgclip_jax.objectives.reference import Metrics
 from ecgclip_jax.parallel.host import batch_sharding, replicated
-from ecgclip_jax.parallel.mesh import MESH_AXES
 from ecgclip_jax.signal.operators import SignalOperators, build_operators
-from ecgclip_jax.signal.preprocessing import prepare_input
-from ecgclip_jax.training.optimizer import frozen_mask, learning_rate
-from ecgclip_jax.training.state import TrainingParts, TrainState, Tree, abstract_state, step_key
-
-_MODEL_STREAM, _AUGMENT_STREAM = range(2)
+from ecgclip_jax.training.gradients import gradients
+from ecgclip_jax.training.optimizer import learning_rate
+from ecgclip_jax.training.state import TrainingParts, TrainState, Tree, abstract_state, target_branch
 
 
 class TrainStep:
@@ -39,7 +35,7 @@ class TrainStep:
         self.jitted = jax.jit(
             partial(_train_step, parts),
             donate_argnums=1,
-            in_shardings=(replicated(mesh), state, batch_sharding(mesh)),
+            in_shardings=(replicated(mesh), state, batch_sharding(mesh, parts.experiment.memory.micro_batches)),
             out_shardings=(state, replicated(mesh)),
         )
 
@@ -67,58 +63,31 @@ class TrainStep:
         return placed
 
 
-def row_keys(key: jax.Array, rows: int) -> RowKeys:
-    """One key per row of the global batch."""
-    keys: RowKeys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, jnp.arange(rows))
-    return keys
-
-
 def _train_step(
     parts: TrainingParts, operators: SignalOperators, state: TrainState, batch: Batch
 ) -> tuple[TrainState, Metrics]:
-    loss = _loss(parts, operators, state, batch)
-    (_, (stats, metrics)), gradients = jax.value_and_grad(loss, has_aux=True)(state.params)
-    updates, opt_state = parts.optimizer.update(gradients, state.opt_state, state.params)
+    found = gradients(parts, operators, state, batch)
+    updates, opt_state = parts.optimizer.update(found.params, state.opt_state, state.params)
     params: Tree = optax.apply_updates(state.params, updates)
     params = params | {"objective": parts.objective.constrain(params["objective"])}
-    grad_norm = optax.tree.norm(gradients)
-    metrics = metrics | {
+    grad_norm = optax.tree.norm(found.params)
+    metrics = found.metrics | {
         "grad_norm": grad_norm,
         "learning_rate": learning_rate(parts.experiment.optimizer, parts.experiment.run.steps)(state.step),
-        "finite": (jnp.isfinite(metrics["loss"]) & jnp.isfinite(grad_norm)).astype(jnp.float32),
+        "finite": (jnp.isfinite(found.metrics["loss"]) & jnp.isfinite(grad_norm)).astype(jnp.float32),
     }
-    return TrainState(state.step + 1, params, stats, opt_state), metrics
+    stats = dict(found.stats)
+    target_stats = stats.pop("target", {})
+    target = _moved_target(parts, state, params)
+    return TrainState(state.step + 1, params, stats, opt_state, target, target_stats), metrics
 
 
-def _loss(
-    parts: TrainingParts, operators: SignalOperators, state: TrainState, batch: Batch
-) -> Callable[[Tree], tuple[Scalar, tuple[Tree, Metrics]]]:
-    """The loss as a function of all parameters; frozen ones stop the gradient, so their backward pass vanishes."""
-    experiment = parts.experiment
-    keys = row_keys(step_key(experiment, state.step), batch.ecg_uv.shape[0])
-    model_keys, augment_keys = (_stream(keys, s) for s in (_MODEL_STREAM, _AUGMENT_STREAM))
-    ecg = prepare_input(
-        experiment.signal,
-        experiment.augment,
-        operators,
-        batch.ecg_uv,
-        batch.extras,
-        batch.extras_present,
-        augment_keys,
+def _moved_target(parts: TrainingParts, state: TrainState, params: Tree) -> Tree:
+    """The momentum branch after an update: a step of 1 - momentum towards the parameters after it."""
+    if not state.target:
+        return {}
+    momentum = parts.objective.momentum(state.step.astype(jnp.float32) / parts.experiment.run.steps)
+    moved: Tree = jax.tree.map(
+        lambda old, new: momentum * old + (1 - momentum) * new, state.target, target_branch(parts, params)
     )
-    frozen = frozen_mask(experiment.optimizer, state.params)
-
-    def loss(params: Tree) -> tuple[Scalar, tuple[Tree, Metrics]]:
-        params = jax.tree.map(lambda p, f: jax.lax.stop_gradient(p) if f else p, params, frozen)
-        embeddings, stats = parts.objective.embed(
-            parts.towers, parts.heads, params, state.batch_stats, (ecg,), batch, train=True, keys=model_keys
-        )
-        value, metrics = parts.objective.loss(embeddings, params["objective"], batch, MESH_AXES)
-        return value, (stats, metrics)
-
-    return loss
-
-
-def _stream(keys: RowKeys, stream: int) -> RowKeys:
-    folded: RowKeys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, stream)
-    return folded
+    return moved

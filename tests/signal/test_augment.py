@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from ecgclip_jax.signal.augment import LEADS_FROM_ELECTRODES, augment
-from ecgclip_jax.signal.preprocessing import build_operators, prepare_input, preprocess
-from ecgclip_jax.spec.signal import LEADS_8, LEADS_12, MISSING_UV, AugmentSpec, SignalSpec, merl
+from ecgclip_jax.signal.preprocessing import build_operators, preprocess, training_views
+from ecgclip_jax.spec.signal import LEADS_8, LEADS_12, MISSING_UV, AugmentSpec, SignalSpec, ViewSpec, merl
 
 N, SAMPLES, RATE_HZ = 48, 500, 250.0
 ALL_KINDS = AugmentSpec(
@@ -138,17 +138,45 @@ def test_electrode_matrix_by_hand() -> None:
     np.testing.assert_allclose(leads, expected, atol=1e-6)
 
 
-def test_prepare_input_augments_in_millivolts_before_normalisation() -> None:
+def test_views_are_augmented_in_millivolts_before_normalisation() -> None:
     rng = np.random.default_rng(0)
     ecg_uv = jnp.asarray(rng.integers(-900, 900, (4, 5000, 12)), jnp.int16).at[1, :, 5].set(MISSING_UV)
     spec = SignalSpec(name="raw", rate_hz=500, samples=5000, leads=LEADS_8, unit="uV")
     operators, keys = build_operators(spec), keys_of(4)
     plain = preprocess(spec, operators, ecg_uv, {}, {})
-    noisy = prepare_input(spec, AugmentSpec(mains_mv=0.1), operators, ecg_uv, {}, {}, keys)
+    noisy = training_views(spec, AugmentSpec(mains_mv=0.1), ViewSpec(), 1, operators, ecg_uv, {}, {}, keys)[0]
     added_uv = np.abs(np.asarray(noisy.signal - plain.signal))
     assert 10 < added_uv.max() <= 200.01
-    without_keys = prepare_input(spec, ALL_KINDS, operators, ecg_uv, {}, {}, None)
-    np.testing.assert_array_equal(without_keys.signal, plain.signal)
-    scaled = prepare_input(merl(), AugmentSpec(scale_range=0.3), operators, ecg_uv, {}, {}, keys)
+    inactive = training_views(spec, AugmentSpec(), ViewSpec(), 1, operators, ecg_uv, {}, {}, keys)[0]
+    np.testing.assert_array_equal(inactive.signal, plain.signal)
+    scaled = training_views(merl(), AugmentSpec(scale_range=0.3), ViewSpec(), 1, operators, ecg_uv, {}, {}, keys)[0]
     unscaled = preprocess(merl(), operators, ecg_uv, {}, {})
     np.testing.assert_allclose(scaled.signal, unscaled.signal, atol=1e-5)  # min-max comes after, so it undoes a factor
+
+
+def test_single_lead_views_show_the_first_lead_again_with_the_stated_chance() -> None:
+    n = 400
+    ecg_uv = np.broadcast_to(100 * np.arange(12, dtype=np.int16), (n, 5000, 12)).copy()
+    ecg_uv[:, :, 3] = MISSING_UV
+    spec = SignalSpec(name="raw", rate_hz=50, samples=500, leads=LEADS_12, unit="uV", missing_leads="mask")
+    view_spec = ViewSpec(single_lead=True, same_lead_probability=0.8)
+    arguments = (build_operators(spec), jnp.asarray(ecg_uv), {}, {}, keys_of(n))
+    views = training_views(spec, AugmentSpec(), view_spec, 2, *arguments)
+    assert all(view.signal.shape == (n, 500, 1) and view.lead_present.all() for view in views)
+    first, second = (np.rint(np.asarray(view.signal[:, 250, 0]) / 100).astype(int) for view in views)
+    assert set(first) == set(range(12)) - {3}, "any lead that is present, never a missing one"
+    # The second is the first with p = 0.8, else drawn anew among eleven: 0.8 + 0.2 / 11.
+    assert np.mean(first == second) == pytest.approx(0.8 + 0.2 / 11, abs=0.06)
+    alone = preprocess(spec, *arguments[:4], lead="V2")
+    np.testing.assert_allclose(alone.signal[:, 100:400], 700, rtol=1e-3)  # the ends feel the padding
+
+
+def test_views_of_a_record_differ_and_do_not_depend_on_the_batch() -> None:
+    ecg_uv = jnp.asarray(np.random.default_rng(1).integers(-900, 900, (4, 5000, 12)), jnp.int16)
+    spec, keys = merl(), keys_of(4)
+    operators, noisy = build_operators(spec), AugmentSpec(noise_mv=0.1)
+    together = training_views(spec, noisy, ViewSpec(), 2, operators, ecg_uv, {}, {}, keys)
+    assert float(jnp.abs(together[0].signal - together[1].signal).max()) > 0
+    alone = training_views(spec, noisy, ViewSpec(), 2, operators, ecg_uv[2:], {}, {}, keys[2:])
+    for whole, part in zip(together, alone, strict=True):
+        np.testing.assert_allclose(whole.signal[2:], part.signal, atol=1e-6)

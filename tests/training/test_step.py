@@ -12,8 +12,9 @@ from ecgclip_jax.parallel.host import to_global
 from ecgclip_jax.parallel.mesh import build_mesh
 from ecgclip_jax.parallel.rules import leaf_paths
 from ecgclip_jax.spec.experiment import MeshSpec
+from ecgclip_jax.training.gradients import row_keys
 from ecgclip_jax.training.state import TrainState, build_parts, init_state, step_key
-from ecgclip_jax.training.step import TrainStep, row_keys
+from ecgclip_jax.training.step import TrainStep
 
 
 class Trained:
