@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Key
 
 from ecgclip_jax.contracts import Batch, Embeddings, RowKeys
 from ecgclip_jax.objectives.reference import Metrics
@@ -45,11 +45,9 @@ def gradients(parts: TrainingParts, operators: SignalOperators, state: TrainStat
     micro_batches = parts.experiment.memory.micro_batches
     embed = _embedder(parts, operators, state)
     keys = row_keys(step_key(parts.experiment, state.step), parts.experiment.data.batch_global)
-    return (
-        _one_pass(parts, embed, state, batch, keys)
-        if micro_batches == 1
-        else _two_passes(parts, embed, state, batch, keys.reshape(micro_batches, -1))
-    )
+    if micro_batches == 1:
+        return _one_pass(parts, embed, state, batch, keys)
+    return _two_passes(parts, embed, state, batch, keys.reshape(micro_batches, -1))
 
 
 def row_keys(key: jax.Array, rows: int) -> RowKeys:
@@ -106,7 +104,9 @@ def _one_pass(parts: TrainingParts, embed: _Embed, state: TrainState, batch: Bat
     return Gradients(by_params, stats, metrics)
 
 
-def _two_passes(parts: TrainingParts, embed: _Embed, state: TrainState, batch: Batch, keys: RowKeys) -> Gradients:
+def _two_passes(
+    parts: TrainingParts, embed: _Embed, state: TrainState, batch: Batch, keys: Key[Array, "micro_batches rows"]
+) -> Gradients:
     def first(_: None, rows: tuple[Batch, RowKeys]) -> tuple[None, tuple[Embeddings, Tree]]:
         return None, embed(state.params, *rows)
 
