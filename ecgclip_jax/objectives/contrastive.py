@@ -17,7 +17,16 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ecgclip_jax.contracts import Batch, EcgOutput, Embeddings, RowKeys, TextOutput, TextTokens
 from ecgclip_jax.objectives import reference, sharded
-from ecgclip_jax.objectives.interfaces import HeadNeed, Heads, Objective, TowerFunctions, TowerWidths, Tree, Views
+from ecgclip_jax.objectives.interfaces import (
+    HeadNeed,
+    HeadNeeds,
+    Heads,
+    Objective,
+    TowerFunctions,
+    TowerWidths,
+    Tree,
+    Views,
+)
 from ecgclip_jax.objectives.reference import Metrics, Scalar, at_least_float32
 from ecgclip_jax.spec.encoders import HeadSpec
 from ecgclip_jax.spec.objectives import FgClepSpec, InfoNCESpec, SigmoidSpec
@@ -42,7 +51,7 @@ class ContrastiveObjective(Objective):
 
     spec: InfoNCESpec | SigmoidSpec | FgClepSpec
 
-    def heads(self, towers: TowerWidths) -> dict[str, HeadNeed]:
+    def heads(self, towers: TowerWidths) -> HeadNeeds:
         """A projection of each tower into the shared space."""
         dim = self.spec.embedding_dim
         return {
@@ -110,17 +119,23 @@ class ContrastiveObjective(Objective):
         """What the loss needs beside `ecg` and `text`; nothing by default."""
         return {}
 
+    def spares_own_texts(self) -> bool:
+        """Whether the other texts of an ECG are no negatives of it."""
+        return True
+
     def pairs(self, embeddings: Embeddings, batch: Batch) -> Pairs:
         """Every text with its ECG, and the group ids whose equality makes two of them no negatives.
 
         A column of `groups` for each mask that is on, and one for the record where it has several texts.
+        `embeddings["ecg"]` may have a row for each text of an ECG.
         """
         rows, k, dim = embeddings["text"].shape
-        per_record = [batch.patient_group] * self.spec.mask_same_patient + [batch.record_row] * (k > 1)
+        spare_own = k > 1 and self.spares_own_texts()
+        per_record = [batch.patient_group] * self.spec.mask_same_patient + [batch.record_row] * spare_own
         columns = [jnp.repeat(column, k) for column in per_record]
         columns += [batch.text_group.reshape(-1)] * self.spec.mask_same_text
         groups = jnp.stack(columns, axis=1) if columns else jnp.zeros((rows * k, 0), jnp.int32)
-        ecg = jnp.repeat(embeddings["ecg"], k, axis=0)
+        ecg = jnp.broadcast_to(embeddings["ecg"].reshape(rows, -1, dim), (rows, k, dim)).reshape(-1, dim)
         return Pairs(ecg, embeddings["text"].reshape(-1, dim), groups, batch.text_valid.reshape(-1))
 
 
@@ -130,7 +145,7 @@ class InfoNCE(ContrastiveObjective):
 
     spec: InfoNCESpec
 
-    def heads(self, towers: TowerWidths) -> dict[str, HeadNeed]:
+    def heads(self, towers: TowerWidths) -> HeadNeeds:
         """Also MERL's two bias-free linear views of the trunk, if they count."""
         needs = super().heads(towers)
         if self.spec.uni_modal_weight > 0:
@@ -168,7 +183,7 @@ class InfoNCE(ContrastiveObjective):
         The views keep the experiment's fixed temperature also where the other one is learned; only same-patient
         masking applies to them (ours: the papers have no masks).
         """
-        scale = _scale(params, 1 / self.spec.temperature)
+        scale = scale_of(params, 1 / self.spec.temperature)
         pairs = self.pairs(embeddings, batch)
         loss, metrics = self._infonce(pairs.ecg, pairs.text, scale, pairs.groups, pairs.valid, mesh_axes)
         metrics = metrics | {"scale": scale}
@@ -215,7 +230,7 @@ class Sigmoid(ContrastiveObjective):
         self, embeddings: Embeddings, params: Tree, batch: Batch, mesh_axes: tuple[str, ...]
     ) -> tuple[Scalar, Metrics]:
         """Sum over pairs, mean over rows."""
-        scale = _scale(params, self.spec.scale)
+        scale = scale_of(params, self.spec.scale)
         bias = params.get("logit_bias", jnp.asarray(self.spec.bias, jnp.float32))
         pairs = self.pairs(embeddings, batch)
         arguments = (pairs.ecg, pairs.text, scale, bias, pairs.groups, pairs.valid)
@@ -246,5 +261,6 @@ def _fold(keys: RowKeys | None, stream: int) -> RowKeys | None:
     return None if keys is None else jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, stream)
 
 
-def _scale(params: Tree, fixed: float) -> Scalar:
+def scale_of(params: Tree, fixed: float) -> Scalar:
+    """The learned scale of the logits, or the experiment's fixed one."""
     return jnp.exp(params["log_scale"]) if "log_scale" in params else jnp.asarray(fixed, jnp.float32)

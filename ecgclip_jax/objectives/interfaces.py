@@ -67,6 +67,17 @@ class HeadFunctions(Protocol):
         ...
 
 
+@runtime_checkable
+class TagAttentionFunctions(HeadFunctions, Protocol):
+    """A projection of patches that tags can attend to; `ecgclip_jax.models.tag_attention.TagAttention` is one."""
+
+    def attend(
+        self, params: Tree, tokens: Float[Array, "batch steps width_in"], tags: Float[Array, "batch k width_out"]
+    ) -> Float[Array, "batch k width_out"]:
+        """The projected patches of each ECG, averaged by the attention of each of its tags."""
+        ...
+
+
 class HeadNeed(NamedTuple):
     """A projection that an objective needs: `models.heads.Head(**need._asdict())`."""
 
@@ -76,7 +87,16 @@ class HeadNeed(NamedTuple):
     bias: bool
 
 
+class TagAttentionNeed(NamedTuple):
+    """Attention of tags over patches that an objective needs: `models.tag_attention.TagAttention`'s arguments."""
+
+    token_width: int
+    dim: int
+    attention_heads: int
+
+
 Heads = dict[str, HeadFunctions]
+HeadNeeds = dict[str, HeadNeed | TagAttentionNeed]
 
 
 class Objective(ABC):
@@ -87,7 +107,7 @@ class Objective(ABC):
     """Heads with a momentum copy, for an objective with `spec.has_target`."""
 
     @abstractmethod
-    def heads(self, towers: TowerWidths) -> dict[str, HeadNeed]:
+    def heads(self, towers: TowerWidths) -> HeadNeeds:
         """The projections this objective needs, by name."""
 
     def init(self, key: Key[Array, ""], heads: Heads) -> Tree:

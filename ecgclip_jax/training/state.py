@@ -13,8 +13,9 @@ from jaxtyping import Array, Int
 
 from ecgclip_jax.models.build import Towers, build_towers
 from ecgclip_jax.models.heads import Head
+from ecgclip_jax.models.tag_attention import TagAttention
 from ecgclip_jax.objectives.build import build_objective
-from ecgclip_jax.objectives.interfaces import Heads, Objective
+from ecgclip_jax.objectives.interfaces import HeadNeeds, Heads, Objective, TagAttentionNeed
 from ecgclip_jax.parallel.rules import infer_shardings
 from ecgclip_jax.spec.experiment import Experiment
 from ecgclip_jax.training.optimizer import build_optimizer
@@ -62,10 +63,21 @@ def build_parts(experiment: Experiment, vocab_size: int) -> TrainingParts:
     """
     towers = build_towers(experiment, vocab_size)
     objective = build_objective(experiment.objective)
-    heads: Heads = {name: Head(**need._asdict()) for name, need in objective.heads(towers).items()}
+    heads = _build_heads(objective.heads(towers), experiment)
     params, _ = jax.eval_shape(lambda key: _init_model(towers, heads, objective, key), jax.random.key(0))
     optimizer = build_optimizer(experiment.optimizer, experiment.run.steps, params)
     return TrainingParts(experiment, towers, heads, objective, optimizer)
+
+
+def _build_heads(needs: HeadNeeds, experiment: Experiment) -> Heads:
+    """The heads that an objective needs; their BatchNorm has the groups of the ECG tower's."""
+    groups = experiment.ecg_encoder.norm_groups // experiment.memory.micro_batches
+    return {
+        name: TagAttention(**need._asdict())
+        if isinstance(need, TagAttentionNeed)
+        else Head(**need._asdict(), norm_groups=groups)
+        for name, need in needs.items()
+    }
 
 
 def abstract_state(parts: TrainingParts, mesh: Mesh) -> TrainState:
