@@ -61,7 +61,8 @@ class Model:
     step: int
     access: str
     """Strictest access class of what it was trained on: what is made with it inherits that."""
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: PreTrainedTokenizerBase | None
+    """None for a model that was trained without text."""
     params: Tree
     batch_stats: Tree
     _parts: TrainingParts = field(repr=False)
@@ -69,10 +70,10 @@ class Model:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (16 hex digits) of all that decides an embedding: weights, input, architecture and tokenizer."""
-        digest = hashlib.sha256(fingerprint(self.tokenizer).encode())
+        digest = hashlib.sha256(fingerprint(self.tokenizer).encode() if self.tokenizer else b"")
         spec = self.experiment
-        for part in (spec.signal, spec.ecg_encoder, spec.text_encoder, spec.objective):
-            digest.update(part.canonical_json().encode())
+        for part in (spec.signal, spec.view, spec.ecg_encoder, spec.text_encoder, spec.objective):
+            digest.update(part.canonical_json().encode() if part else b"")
         for path, leaf in jax.tree_util.tree_leaves_with_path({"params": self.params, "batch_stats": self.batch_stats}):
             digest.update(jax.tree_util.keystr(path).encode())
             digest.update(np.ascontiguousarray(leaf).tobytes())
@@ -106,8 +107,15 @@ class Model:
         return EcgEmbedding(embedding, features)
 
     def encode_text(self, texts: Sequence[str]) -> Float[np.ndarray, "texts dim"]:
-        """Embeds texts into the shared space, unit length, in the order given."""
-        ids, mask = encode_texts(self.tokenizer, texts, self.experiment.text_encoder.tokenizer.max_tokens)
+        """Embeds texts into the shared space, unit length, in the order given.
+
+        Raises:
+            ModelError: the model was trained without text.
+        """
+        spec = self.experiment.text_encoder
+        if spec is None or self.tokenizer is None:
+            raise ModelError(f"a model trained with {self.experiment.objective.kind!r} has no text tower")
+        ids, mask = encode_texts(self.tokenizer, texts, spec.tokenizer.max_tokens)
         (embedding,) = self._in_batches(self._encode_text, (ids, mask), TEXTS_AT_A_TIME)
         return embedding
 
@@ -133,7 +141,8 @@ class Model:
 
     @cached_property
     def _encode_ecg(self) -> Encoder:
-        parts, spec = self._parts, self.experiment.signal
+        parts, spec, view = self._parts, self.experiment.signal, self.experiment.view
+        lead = view.inference_lead if view.single_lead else None
 
         def encode(
             params: Tree,
@@ -143,7 +152,7 @@ class Model:
             mains_hz: Float[Array, "batch"],
         ) -> tuple[Float[Array, "batch dim"], Float[Array, "batch width"]]:
             known = jnp.isfinite(mains_hz)
-            ecg = preprocess(spec, operators, ecg_uv, {"mains_hz": mains_hz}, {"mains_hz": known})
+            ecg = preprocess(spec, operators, ecg_uv, {"mains_hz": mains_hz}, {"mains_hz": known}, lead)
             output, _ = parts.towers.ecg(params["ecg"], stats["ecg"], ecg, train=False)
             embedding = parts.objective.ecg_embedding(parts.heads, params["objective"], output)
             return embedding, output.features.astype(jnp.float32)
@@ -181,13 +190,8 @@ def load_model(run: str | Path, step: int | None = None) -> Model:
         raise ModelError(f"{folder} is no run folder (no {EXPERIMENT_FILE} in it); expected what `ecgclip train` wrote")
     params, batch_stats, meta = load_params(folder, step)
     experiment = _experiment(folder, meta)
-    tokenizer = load_tokenizer(folder / TOKENIZER_FOLDER)
-    if fingerprint(tokenizer) != meta["tokenizer_fingerprint"]:
-        raise ModelError(
-            f"the tokenizer in {folder} is not the one of checkpoint {meta['step']} "
-            f"({fingerprint(tokenizer)}, expected {meta['tokenizer_fingerprint']}); restore the folder"
-        )
-    parts = build_parts(experiment, len(tokenizer))
+    tokenizer = _tokenizer(folder, meta) if experiment.text_encoder else None
+    parts = build_parts(experiment, len(tokenizer) if tokenizer else 0)
     return Model(experiment, int(meta["step"]), str(meta["access"]), tokenizer, params, batch_stats, parts)
 
 
@@ -197,10 +201,20 @@ def untrained(model: Model, seed: int) -> Model:
     All weights are random but those that the experiment takes from files.
     """
     experiment = model.experiment.replace({"seed": seed})
-    parts = build_parts(experiment, len(model.tokenizer))
+    parts = build_parts(experiment, len(model.tokenizer) if model.tokenizer else 0)
     state = init_state(parts, build_mesh(MeshSpec()))
     params, batch_stats = jax.device_get((state.params, state.batch_stats))
     return Model(experiment, 0, "open", model.tokenizer, params, batch_stats, parts)
+
+
+def _tokenizer(folder: Path, meta: dict[str, Any]) -> PreTrainedTokenizerBase:
+    tokenizer = load_tokenizer(folder / TOKENIZER_FOLDER)
+    if fingerprint(tokenizer) != meta["tokenizer_fingerprint"]:
+        raise ModelError(
+            f"the tokenizer in {folder} is not the one of checkpoint {meta['step']} "
+            f"({fingerprint(tokenizer)}, expected {meta['tokenizer_fingerprint']}); restore the folder"
+        )
+    return tokenizer
 
 
 def _experiment(folder: Path, meta: dict[str, Any]) -> Experiment:

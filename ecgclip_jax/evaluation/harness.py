@@ -45,7 +45,7 @@ from ecgclip_jax.evaluation.tasks import (
     patient_index,
     record_concepts,
 )
-from ecgclip_jax.evaluation.training_reports import TrainingReports, read_training_reports
+from ecgclip_jax.evaluation.training_reports import NO_REPORTS, TrainingReports, read_training_reports
 from ecgclip_jax.evaluation.trivial import TRIVIAL_FEATURES, fill_missing, training_medians
 from ecgclip_jax.spec.experiment import EvaluationSpec, Source
 from ecgclip_jax.text.prompts import PromptSet, load_prompts
@@ -97,6 +97,8 @@ def evaluate(
 ) -> Results:
     """Zero-shot, linear probe and retrieval on every test source, written to `workdir/evaluation`.
 
+    A model that was trained without text has no zero-shot and no retrieval rows.
+
     Args:
         model: the pre-trained model.
         data_dir: folder of prepared cohorts.
@@ -133,13 +135,11 @@ def evaluate(
     if exposure is None:
         run.warnings.append("no exposure table: overlap of the test sets with pre-training was not checked")
     concepts, found = concepts_of(spec.label_vocabulary), _record_concepts(opened, rows, spec)
-    reports = read_training_reports(model.experiment.data, data_dir)
+    reads_text = model.experiment.objective.reads_text
+    reports = read_training_reports(model.experiment.data, data_dir) if reads_text else NO_REPORTS
     prompts = load_prompts(spec.prompt_language)
     language_note = reports.language_note(spec.prompt_language)
-    run.warnings += [note for note in (language_note, reports.null_world_note()) if note]
-    repeated = reports.wordings_found(prompts.prompts)
-    if repeated:
-        run.warnings.append(f"{len(repeated)} prompts stand word for word in training reports, first: {repeated[0]!r}")
+    run.warnings += _text_notes(model, reports, prompts, language_note)
     splits = _embed_all(opened, rows, found, concepts, models, store, run, batch, show_progress)
     with run.stage("linear probe"):
         probes = _fit_probes(splits["train"], splits["validation"], arms, run)
@@ -147,21 +147,34 @@ def evaluate(
         vectors = {
             name: prompt_matrix(concepts, prompts.prompts, lambda texts, m=m: np.asarray(m.encode_text(texts)))
             for name, m in models.items()
+            if reads_text
         }
     table_rows: list[ResultRow] = []
     for split in splits["test"]:
         test = _test_split(split, spec, reports, prompts, access, seed, run)
-        scored = _zero_shot(split, arms, vectors, concepts, prompts, language_note)
+        scored = _zero_shot(split, arms, vectors, concepts, prompts, language_note) if reads_text else []
         scored += _probe_scores(split, probes, arms)
         _check_permutation(split, scored, run)
         with run.stage("ranking metrics and bootstrap"):
             table_rows += ranking_rows(test, scored)
         with run.stage("retrieval"):
-            table_rows += _retrieval(split, test, models, arms, store)
+            table_rows += _retrieval(split, test, models, arms, store) if reads_text else []
         save_predictions(folder, split_name(split.opened), split.table, test, scored, keep)
     if not keep:
         table_rows = [suppress_small_cells(row) for row in table_rows]
     return Results(tuple(table_rows), tuple(run.warnings), seconds=run.seconds).save(folder)
+
+
+def _text_notes(model: Model, reports: TrainingReports, prompts: PromptSet, language_note: str) -> list[str]:
+    """What the table must say about the model's way with text."""
+    if not model.experiment.objective.reads_text:
+        kind = model.experiment.objective.kind
+        return [f"no zero-shot and no retrieval: objective {kind!r} trains no text tower"]
+    notes = [note for note in (language_note, reports.null_world_note()) if note]
+    repeated = reports.wordings_found(prompts.prompts)
+    if repeated:
+        notes.append(f"{len(repeated)} prompts stand word for word in training reports, first: {repeated[0]!r}")
+    return notes
 
 
 def _open(data_dir: str | Path, sources: tuple[Source, ...]) -> list[CohortSplit]:

@@ -51,6 +51,10 @@ class TrainingReports:
         return tuple(p for wordings in prompts.values() for p in wordings if p.lower() in self.text)
 
 
+NO_REPORTS = TrainingReports("", {}, None, "none")
+"""Of a model that was trained without text, or whose reports are not at hand."""
+
+
 def read_training_reports(data: DataSpec, data_dir: str | Path) -> TrainingReports:
     """Reads the reports that the run's data specification selects, if its cohorts are prepared here."""
     try:

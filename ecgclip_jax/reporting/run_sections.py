@@ -20,14 +20,14 @@ def run_section(workdir: Path, model: Model) -> Section:
     """Experiment, data, input, towers, versions."""
     facts = json.loads((workdir / EXPERIMENT_FILE).read_text(encoding="utf-8"))
     experiment, params = model.experiment, model.params
-    counts = {name: parameter_count(params[name]) for name in ("ecg", "text", "objective")}
+    counts = {name: parameter_count(part) for name, part in params.items()}
     rows = [
         ("experiment", f"{experiment.name}: {experiment.summary}"),
         ("fingerprints", f"experiment {experiment.fingerprint()}, model {model.fingerprint}"),
         ("checkpoint", f"step {model.step} of {experiment.run.steps}, batch {experiment.data.batch_global}"),
         ("input", _input_line(model)),
         ("ECG tower", f"{experiment.ecg_encoder.kind}-{experiment.ecg_encoder.depth}, {counts['ecg']:,} parameters"),
-        ("text tower", f"{experiment.text_encoder.kind}, {counts['text']:,} parameters"),
+        ("text tower", _text_line(model, counts)),
         ("objective", f"{experiment.objective.kind}, {counts['objective']:,} parameters"),
         ("trained on", f"{facts.get('n_devices')} × {facts.get('device_kind')} ({facts.get('platform')})"),
         ("access and licences", f"{facts.get('access')}; {', '.join(facts.get('licences', []))}"),
@@ -41,12 +41,19 @@ def run_section(workdir: Path, model: Model) -> Section:
     )
 
 
+def _text_line(model: Model, counts: dict[str, int]) -> str:
+    spec = model.experiment.text_encoder
+    return f"{spec.kind}, {counts['text']:,} parameters" if spec else "none: this objective reads no text"
+
+
 def _input_line(model: Model) -> str:
     spec = model.experiment.signal
     band = f"{spec.bandpass.low_hz:g}–{spec.bandpass.high_hz:g} Hz" if spec.bandpass else "no band-pass"
     notch = ", mains notch" if spec.notch else ""
+    view = model.experiment.view
+    leads = f"lead {view.inference_lead} (trained on any)" if view.single_lead else f"{len(spec.leads)} leads"
     return (
-        f"{spec.name}: {len(spec.leads)} leads, {spec.rate_hz:g} Hz, {spec.samples} samples, {band}{notch}, "
+        f"{spec.name}: {leads}, {spec.rate_hz:g} Hz, {spec.samples} samples, {band}{notch}, "
         f"{spec.unit}, normalisation {spec.normalisation}"
     )
 
