@@ -196,4 +196,5 @@ def _numbered(name: str, outputs: tuple[EcgOutput, EcgOutput], heads: Heads, par
 
 def _row_cross_entropy(query: Float[Array, "batch dim"], key: Float[Array, "batch dim"], temperature: float) -> Scalar:
     logits = cosine_matrix(query, key) / temperature
-    return (jax.nn.logsumexp(logits, axis=1) - jnp.diagonal(logits)).mean()
+    loss: Array = (jax.nn.logsumexp(logits, axis=1) - jnp.diagonal(logits)).mean()
+    return loss

@@ -21,6 +21,8 @@ LEADS_FROM_ELECTRODES = np.block([[_LIMB, np.zeros((6, 6))], [np.full((6, 3), -1
 _N_ELECTRODES = 9
 _WANDER_HZ = np.array([0.05, 0.15, 0.3], np.float32)
 """Electrode drift to respiration; each record moves them by up to a half."""
+_TIME_MASK_SHARE = (0.1, 0.3)
+"""Least and largest span of a time mask, as a share of the record (CLEF)."""
 _DRAWS: dict[str, tuple[int, ...]] = {
     "shift": (),
     "scale": (),
@@ -34,6 +36,9 @@ _DRAWS: dict[str, tuple[int, ...]] = {
     "mains_phase": (),
     "mains_gain": (_N_ELECTRODES,),
     "noise_sd": (),
+    "time_mask": (),
+    "time_mask_length": (),
+    "time_mask_start": (),
 }
 """Uniform draws of a record. All are drawn at once, used or not: a single generator call compiles fast, and switching
 one kind on or off leaves the others as they were."""
@@ -71,6 +76,8 @@ def augment(
         if spec.lead_mask_probability > 0:
             kept = _kept_leads(valid.any(axis=0), draw["lead_mask"][lead_index], spec.lead_mask_probability)
             valid = valid & kept
+        if spec.time_mask_probability > 0:
+            valid = valid & _outside_time_mask(draw, signal.shape[0], spec.time_mask_probability)[:, None]
         return jnp.where(valid, signal, 0.0), valid
 
     return jax.vmap(one)(signal_mv, valid, keys)
@@ -94,6 +101,14 @@ def _kept_leads(present: Bool[Array, "lead"], draw: Float[Array, "lead"], probab
     """Each present lead is dropped with `probability`; the one with the highest draw always stays."""
     draw = jnp.where(present, draw, -1.0)
     return (draw >= probability) | (jnp.arange(present.shape[0]) == jnp.argmax(draw))
+
+
+def _outside_time_mask(draw: dict[str, Array], n_samples: int, probability: float) -> Bool[Array, "time"]:
+    """All samples but those of one span that lies within the record, drawn with `probability`."""
+    least, largest = _TIME_MASK_SHARE
+    length = (least + (largest - least) * draw["time_mask_length"]) * n_samples
+    since_start = jnp.arange(n_samples) - draw["time_mask_start"] * (n_samples - length)
+    return (draw["time_mask"] >= probability) | (since_start < 0) | (since_start >= length)
 
 
 def _waves(

@@ -36,6 +36,15 @@ class _TwoTowers(_Objective):
     mask_same_text: bool = False
     """ECGs with an identical report are no negatives."""
 
+    @model_validator(mode="after")
+    def _heads_for_single_records(self) -> _TwoTowers:
+        if "mlp_norm" in (self.ecg_head.kind, self.text_head.kind):
+            raise ValueError(
+                "a head of kind 'mlp_norm' needs the other rows of a batch: it cannot embed a single ECG or prompt; "
+                "use 'linear' or 'mlp' for ecg_head and text_head"
+            )
+        return self
+
 
 class InfoNCESpec(_TwoTowers):
     """Softmax contrast of ECGs and reports (CLIP, MERL)."""
@@ -82,7 +91,8 @@ class FgClepSpec(_TwoTowers):
     learn_bias: bool = False
     max_scale: float = Field(100.0, gt=0)
     soft_targets: bool = True
-    """Targets from the similarity of tags; off: only an ECG's own tags are positives."""
+    """Targets from the similarity of tags; off: each tag has its own ECG as the only positive, and the other tags of
+    that ECG are no negatives."""
     l1_weight: float = Field(0.5, ge=0)
     """Weight of the false-negative term |cosine(ECG, tag) - cosine(tag, tag)|; 0 = off."""
     tag_attention: bool = True
@@ -188,7 +198,16 @@ class SurvivalSpec(_Objective):
     kind: Literal["survival"] = "survival"
     horizon_years: float = Field(5.0, gt=0)
     interval_days: float = Field(365 / 8, gt=0)
-    """Break points stand every so many days from 0 up to, and not beyond, the horizon."""
+    """Break points stand every so many days from 0 on, below the horizon."""
+
+    @model_validator(mode="after")
+    def _an_interval(self) -> SurvivalSpec:
+        if self.horizon_years * 365 <= self.interval_days:
+            raise ValueError(
+                f"a horizon of {self.horizon_years} years holds no interval of {self.interval_days} days: "
+                "lengthen horizon_years or shorten interval_days"
+            )
+        return self
 
 
 ObjectiveSpec = Annotated[

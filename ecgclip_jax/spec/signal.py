@@ -170,7 +170,7 @@ PRESETS = {"merl": merl, "ecgclip": ecgclip, "clef": clef, "ecgfounder": ecgfoun
 class AugmentSpec(Spec):
     """Augmentations on device, each drawn per record and seeded by step; zero switches one off. Amplitudes in mV.
 
-    The lists of kinds are our choice; MERL and ECGCLIP use none.
+    The list of kinds is our choice; MERL and ECGCLIP use none.
     """
 
     lead_mask_probability: float = Field(0.0, ge=0, le=1)
@@ -182,6 +182,8 @@ class AugmentSpec(Spec):
     wander_mv: float = Field(0.0, ge=0)
     mains_mv: float = Field(0.0, ge=0)
     noise_mv: float = Field(0.0, ge=0)
+    time_mask_probability: float = Field(0.0, ge=0, le=1)
+    """Chance of one span of 10-30 % of the record to count as missing on all leads (CLEF: 0.2, the span zeroed)."""
 
     @property
     def active(self) -> bool:
