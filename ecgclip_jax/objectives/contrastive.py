@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ecgclip_jax.contracts import Batch, EcgOutput, Embeddings, RowKeys, TextOutput, TextTokens
-from ecgclip_jax.objectives import reference, sharded
+from ecgclip_jax.objectives import tiled
 from ecgclip_jax.objectives.interfaces import (
     HeadNeed,
     HeadNeeds,
@@ -180,35 +180,36 @@ class InfoNCE(ContrastiveObjective):
     ) -> tuple[Scalar, Metrics]:
         """InfoNCE of ECG and text plus `uni_modal_weight` times InfoNCE of the two views.
 
+        Soft targets are the similarity of the texts' own embeddings, without gradient (ours).
         The views keep the experiment's fixed temperature also where the other one is learned; only same-patient
         masking applies to them (ours: the papers have no masks).
         """
         scale = scale_of(params, 1 / self.spec.temperature)
         pairs = self.pairs(embeddings, batch)
-        loss, metrics = self._infonce(pairs.ecg, pairs.text, scale, pairs.groups, pairs.valid, mesh_axes)
+        loss, metrics = tiled.infonce(
+            pairs.ecg,
+            pairs.text,
+            scale,
+            pairs.groups,
+            pairs.valid,
+            direction=self.spec.direction,
+            factors=pairs.text,
+            soft_target_weight=self.spec.soft_target_weight,
+            soft_target_scale=self.spec.soft_target_scale,
+            axes=mesh_axes,
+        )
         metrics = metrics | {"scale": scale}
         if self.spec.uni_modal_weight == 0:
             return loss, metrics | {"loss": loss}
         patients = batch.patient_group[:, None][:, : int(self.spec.mask_same_patient)]
         fixed = jnp.asarray(1 / self.spec.temperature, jnp.float32)
         first, second = (embeddings[name] for name in UNI_MODAL_VIEWS)
-        uni_modal, _ = self._infonce(first, second, fixed, patients, jnp.ones(len(first), bool), mesh_axes)
+        everyone = jnp.ones(len(first), bool)
+        uni_modal, _ = tiled.infonce(
+            first, second, fixed, patients, everyone, direction=self.spec.direction, axes=mesh_axes
+        )
         total = loss + self.spec.uni_modal_weight * uni_modal
         return total, metrics | {"loss": total, "loss_cross_modal": loss, "loss_uni_modal": uni_modal}
-
-    def _infonce(
-        self,
-        first: Float[Array, "batch dim"],
-        second: Float[Array, "batch dim"],
-        scale: Scalar,
-        groups: Int[Array, "batch group"],
-        valid: Bool[Array, "batch"],
-        mesh_axes: tuple[str, ...],
-    ) -> tuple[Scalar, Metrics]:
-        arguments, direction = (first, second, scale, groups, valid), self.spec.direction
-        if mesh_axes:
-            return sharded.infonce(*arguments, direction=direction, axes=mesh_axes)
-        return reference.infonce(*arguments, direction=direction)
 
 
 @dataclass(frozen=True)
@@ -233,8 +234,7 @@ class Sigmoid(ContrastiveObjective):
         scale = scale_of(params, self.spec.scale)
         bias = params.get("logit_bias", jnp.asarray(self.spec.bias, jnp.float32))
         pairs = self.pairs(embeddings, batch)
-        arguments = (pairs.ecg, pairs.text, scale, bias, pairs.groups, pairs.valid)
-        loss, metrics = sharded.sigmoid(*arguments, axes=mesh_axes) if mesh_axes else reference.sigmoid(*arguments)
+        loss, metrics = tiled.sigmoid(pairs.ecg, pairs.text, scale, bias, pairs.groups, pairs.valid, axes=mesh_axes)
         return loss, metrics | {"loss": loss, "scale": scale, "bias": bias}
 
 

@@ -1,6 +1,6 @@
-"""What InfoNCE, the sigmoid loss and the L1 alignment do with one tile of pairs, forward and backward (see `ring`).
+"""What InfoNCE, the sigmoid loss and the L1 alignment do with one tile of tile, forward and backward (see `ring`).
 
-The formulas are those of `reference`; each class is its sums over pairs, and their derivative by each cosine.
+The formulas are those of `reference`; each class is its sums over tile, and their derivative by each cosine.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from ecgclip_jax.objectives.reference import Metrics, Reduction, Scalar
-from ecgclip_jax.objectives.ring import Kept, Pairs, PerRow, Scalars, Total
+from ecgclip_jax.objectives.ring import Kept, PerRow, Scalars, Tile, Total
 
-Tile = Float[Array, "rows columns"]
+PerPair = Float[Array, "rows columns"]
 Row = Float[Array, "rows"]
 
 
@@ -25,7 +25,7 @@ class Softmax(NamedTuple):
     top: Row
     total: Row
 
-    def absorb(self, logits: Tile, axis: int) -> Softmax:
+    def absorb(self, logits: PerPair, axis: int) -> Softmax:
         """With more logits; masked ones are -inf."""
         top = jnp.maximum(self.top, logits.max(axis))
         more = jnp.exp(logits - jnp.expand_dims(top, axis)).sum(axis)
@@ -44,11 +44,11 @@ class Rivals(NamedTuple):
     total: Row
     number: Row
 
-    def absorb(self, pairs: Pairs) -> Rivals:
+    def absorb(self, tile: Tile) -> Rivals:
         """With the cosines of one tile more."""
-        positive, total = (jnp.where(mask, pairs.cosine, 0).sum(1) for mask in (pairs.positive, pairs.negative))
-        number = pairs.negative.sum(1, dtype=total.dtype)
-        return Rivals(self.positive + positive, top_rival(self.top, pairs, 1), self.total + total, self.number + number)
+        positive, total = (jnp.where(mask, tile.cosine, 0).sum(1) for mask in (tile.positive, tile.negative))
+        number = tile.negative.sum(1, dtype=total.dtype)
+        return Rivals(self.positive + positive, top_rival(self.top, tile, 1), self.total + total, self.number + number)
 
     def metrics(self, column_top: Row, valid: Bool[Array, "rows"], total: Total) -> Metrics:
         """`reference.similarity_metrics`; `column_top` is the largest negative of each column."""
@@ -64,9 +64,9 @@ class Rivals(NamedTuple):
         }
 
 
-def top_rival(top: Row, pairs: Pairs, axis: int) -> Row:
+def top_rival(top: Row, tile: Tile, axis: int) -> Row:
     """The largest cosine of a negative with one tile more."""
-    return jnp.maximum(top, jnp.where(pairs.negative, pairs.cosine, -jnp.inf).max(axis))
+    return jnp.maximum(top, jnp.where(tile.negative, tile.cosine, -jnp.inf).max(axis))
 
 
 class SoftmaxSide(NamedTuple):
@@ -90,24 +90,24 @@ class InfoNCE:
         side = SoftmaxSide(Softmax(zeros + jnp.finfo(zeros.dtype).min, zeros), zeros, zeros)
         return (side, Rivals(zeros, zeros - jnp.inf, zeros, zeros)), (side, zeros - jnp.inf)
 
-    def absorb(self, pairs: Pairs, scalars: Scalars, rows: PerRow, columns: PerRow) -> tuple[PerRow, PerRow]:
+    def absorb(self, tile: Tile, scalars: Scalars, rows: PerRow, columns: PerRow) -> tuple[PerRow, PerRow]:
         """Both running softmaxes, what soft targets need, and the metrics' figures."""
         (row, rivals), (column, column_top) = rows, columns
-        row, column = self._absorb_side(row, pairs, scalars, 1), self._absorb_side(column, pairs, scalars, 0)
-        return (row, rivals.absorb(pairs)), (column, top_rival(column_top, pairs, 0))
+        row, column = self._absorb_side(row, tile, scalars, 1), self._absorb_side(column, tile, scalars, 0)
+        return (row, rivals.absorb(tile)), (column, top_rival(column_top, tile, 0))
 
-    def _absorb_side(self, side: SoftmaxSide, pairs: Pairs, scalars: Scalars, axis: int) -> SoftmaxSide:
-        logits = scalars["scale"] * pairs.cosine
-        softmax = side.softmax.absorb(jnp.where(pairs.positive | pairs.negative, logits, -jnp.inf), axis)
+    def _absorb_side(self, side: SoftmaxSide, tile: Tile, scalars: Scalars, axis: int) -> SoftmaxSide:
+        logits = scalars["scale"] * tile.cosine
+        softmax = side.softmax.absorb(jnp.where(tile.allowed, logits, -jnp.inf), axis)
         if not self.soft_weight:
             return side._replace(softmax=softmax)
-        soft = self._soft(pairs)
+        soft = self._soft(tile)
         return SoftmaxSide(softmax, side.mass + soft.sum(axis), side.weighted + (soft * logits).sum(axis))
 
-    def _soft(self, pairs: Pairs) -> Tile:
+    def _soft(self, tile: Tile) -> PerPair:
         """Soft targets before they are normalised: 1 for a row itself, which is always allowed, so no sum is zero."""
-        soft = jnp.exp(self.soft_scale * (pairs.similarity - 1))
-        return jnp.where(pairs.positive | pairs.negative, soft, 0)
+        soft = jnp.exp(self.soft_scale * (tile.similarity - 1))
+        return jnp.where(tile.allowed, soft, 0)
 
     def finish(
         self, scalars: Scalars, rows: PerRow, columns: PerRow, valid: Bool[Array, "rows"], total: Total
@@ -124,16 +124,16 @@ class InfoNCE:
         weight = self.factor / _at_least_one(total(valid.astype(losses.dtype)))
         return weight * total(losses), rivals.metrics(column_top, valid, total), (kept[0], kept[1], weight)
 
-    def gradient(self, pairs: Pairs, scalars: Scalars, rows: PerRow, columns: PerRow) -> tuple[Tile, dict[str, Row]]:
+    def gradient(self, tile: Tile, scalars: Scalars, rows: PerRow, columns: PerRow) -> tuple[PerPair, dict[str, Row]]:
         """By each logit: softmax of its row and of its column, less both targets."""
         (row_log_sum, row_share), (column_log_sum, column_share) = rows, columns
-        logits = scalars["scale"] * pairs.cosine
+        logits = scalars["scale"] * tile.cosine
         d_logits = jnp.exp(logits - row_log_sum[:, None]) + jnp.exp(logits - column_log_sum[None, :])
-        d_logits = jnp.where(pairs.positive | pairs.negative, d_logits, 0)
-        d_logits -= 2 * (1 - self.soft_weight) * pairs.positive
+        d_logits = jnp.where(tile.allowed, d_logits, 0)
+        d_logits -= 2 * (1 - self.soft_weight) * tile.positive
         if self.soft_weight:
-            d_logits -= self._soft(pairs) * (row_share[:, None] + column_share[None, :])
-        return scalars["scale"] * d_logits, {"scale": (d_logits * pairs.cosine).sum(1)}
+            d_logits -= self._soft(tile) * (row_share[:, None] + column_share[None, :])
+        return scalars["scale"] * d_logits, {"scale": (d_logits * tile.cosine).sum(1)}
 
 
 @dataclass(frozen=True)
@@ -147,16 +147,16 @@ class Sigmoid:
         """No pair yet."""
         return (zeros, Rivals(zeros, zeros - jnp.inf, zeros, zeros)), zeros - jnp.inf
 
-    def absorb(self, pairs: Pairs, scalars: Scalars, rows: PerRow, columns: PerRow) -> tuple[PerRow, PerRow]:
+    def absorb(self, tile: Tile, scalars: Scalars, rows: PerRow, columns: PerRow) -> tuple[PerRow, PerRow]:
         """Sum of a row's pair losses, in the form that does not cancel: max(x, 0) - x y + log(1 + exp(-|x|))."""
         losses, rivals = rows
-        logits = scalars["scale"] * pairs.cosine + scalars["bias"]
-        pair_loss = jnp.maximum(logits, 0) - logits * self._target(pairs) + jnp.log1p(jnp.exp(-jnp.abs(logits)))
-        losses += jnp.where(pairs.positive | pairs.negative, pair_loss, 0).sum(1)
-        return (losses, rivals.absorb(pairs)), top_rival(columns, pairs, 0)
+        logits = scalars["scale"] * tile.cosine + scalars["bias"]
+        pair_loss = jnp.maximum(logits, 0) - logits * self._target(tile) + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+        losses += jnp.where(tile.allowed, pair_loss, 0).sum(1)
+        return (losses, rivals.absorb(tile)), top_rival(columns, tile, 0)
 
-    def _target(self, pairs: Pairs) -> Tile:
-        return (1 + pairs.similarity) / 2 if self.soft else pairs.positive.astype(pairs.cosine.dtype)
+    def _target(self, tile: Tile) -> PerPair:
+        return (1 + tile.similarity) / 2 if self.soft else tile.positive.astype(tile.cosine.dtype)
 
     def finish(
         self, scalars: Scalars, rows: PerRow, columns: PerRow, valid: Bool[Array, "rows"], total: Total
@@ -167,11 +167,11 @@ class Sigmoid:
         weight = 1 / _at_least_one(total(counted + rivals.number if self.reduction == "pairs" else counted))
         return weight * total(losses), rivals.metrics(columns, valid, total), ((), (), weight)
 
-    def gradient(self, pairs: Pairs, scalars: Scalars, rows: PerRow, columns: PerRow) -> tuple[Tile, dict[str, Row]]:
+    def gradient(self, tile: Tile, scalars: Scalars, rows: PerRow, columns: PerRow) -> tuple[PerPair, dict[str, Row]]:
         """By each logit: its sigmoid less its target."""
-        d_logits = jax.nn.sigmoid(scalars["scale"] * pairs.cosine + scalars["bias"]) - self._target(pairs)
-        d_logits = jnp.where(pairs.positive | pairs.negative, d_logits, 0)
-        return scalars["scale"] * d_logits, {"scale": (d_logits * pairs.cosine).sum(1), "bias": d_logits.sum(1)}
+        d_logits = jax.nn.sigmoid(scalars["scale"] * tile.cosine + scalars["bias"]) - self._target(tile)
+        d_logits = jnp.where(tile.allowed, d_logits, 0)
+        return scalars["scale"] * d_logits, {"scale": (d_logits * tile.cosine).sum(1), "bias": d_logits.sum(1)}
 
 
 @dataclass(frozen=True)
@@ -184,10 +184,10 @@ class L1Alignment:
         """No pair yet."""
         return zeros, ()
 
-    def absorb(self, pairs: Pairs, scalars: Scalars, rows: PerRow, columns: PerRow) -> tuple[PerRow, PerRow]:
+    def absorb(self, tile: Tile, scalars: Scalars, rows: PerRow, columns: PerRow) -> tuple[PerRow, PerRow]:
         """Sum of a row's differences."""
-        difference = jnp.abs(pairs.cosine - pairs.similarity)
-        return rows + jnp.where(pairs.positive | pairs.negative, difference, 0).sum(1), ()
+        difference = jnp.abs(tile.cosine - tile.similarity)
+        return rows + jnp.where(tile.allowed, difference, 0).sum(1), ()
 
     def finish(
         self, scalars: Scalars, rows: PerRow, columns: PerRow, valid: Bool[Array, "rows"], total: Total
@@ -197,10 +197,10 @@ class L1Alignment:
         weight = 1 / _at_least_one(n_valid**2 if self.reduction == "pairs" else n_valid)
         return weight * total(rows), {}, ((), (), weight)
 
-    def gradient(self, pairs: Pairs, scalars: Scalars, rows: PerRow, columns: PerRow) -> tuple[Tile, dict[str, Row]]:
+    def gradient(self, tile: Tile, scalars: Scalars, rows: PerRow, columns: PerRow) -> tuple[PerPair, dict[str, Row]]:
         """The sign of each difference."""
-        sign = jnp.sign(pairs.cosine - pairs.similarity)
-        return jnp.where(pairs.positive | pairs.negative, sign, 0), {}
+        sign = jnp.sign(tile.cosine - tile.similarity)
+        return jnp.where(tile.allowed, sign, 0), {}
 
 
 def _at_least_one(count: Scalar) -> Scalar:

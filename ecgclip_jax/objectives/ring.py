@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -70,8 +70,8 @@ class Given(NamedTuple):
     valid: Bool[Array, "batch"]
 
 
-class Pairs(NamedTuple):
-    """A tile: some rows against some columns."""
+class Tile(NamedTuple):
+    """Some rows against some columns: what every loss is made of."""
 
     cosine: Float[Array, "rows columns"]
     similarity: Float[Array, "rows columns"]
@@ -79,7 +79,13 @@ class Pairs(NamedTuple):
     positive: Bool[Array, "rows columns"]
     negative: Bool[Array, "rows columns"]
 
+    @property
+    def allowed(self) -> Bool[Array, "rows columns"]:
+        """Pairs that count at all."""
+        return self.positive | self.negative
 
+
+@runtime_checkable
 class PairLoss(Protocol):
     """A loss that is a weighted sum over pairs; a static argument, so hashable."""
 
@@ -87,7 +93,7 @@ class PairLoss(Protocol):
         """What is remembered of rows and of columns before the first tile."""
         ...
 
-    def absorb(self, pairs: Pairs, scalars: Scalars, rows: PerRow, columns: PerRow) -> tuple[PerRow, PerRow]:
+    def absorb(self, tile: Tile, scalars: Scalars, rows: PerRow, columns: PerRow) -> tuple[PerRow, PerRow]:
         """What is remembered after one tile more."""
         ...
 
@@ -98,7 +104,7 @@ class PairLoss(Protocol):
         ...
 
     def gradient(
-        self, pairs: Pairs, scalars: Scalars, rows: PerRow, columns: PerRow
+        self, tile: Tile, scalars: Scalars, rows: PerRow, columns: PerRow
     ) -> tuple[Float[Array, "rows columns"], dict[str, Float[Array, "rows"]]]:
         """A tile's derivatives, without the weight: by its cosines, and by each scalar as a sum per row."""
         ...
@@ -132,7 +138,7 @@ def _forward(
 ) -> tuple[Scalar, Metrics, Kept]:
     def local(ecg: Array, text: Array, given: Given, position: Array, scalars: Scalars) -> tuple[Scalar, Metrics, Kept]:
         def visit(row: _Side, column: _Side, states: tuple[PerRow, PerRow]) -> tuple[PerRow, PerRow]:
-            return loss.absorb(_pairs(row, column, layout), scalars, *states)
+            return loss.absorb(_tile(row, column, layout), scalars, *states)
 
         start = loss.start(jnp.zeros(ecg.shape[0], _sum_dtype(ecg, text)))
         rows, columns = _sides(ecg, text, given, position, layout)
@@ -165,7 +171,7 @@ def _backward(
 
         def visit(row: _Side, column: _Side, states: tuple[PerRow, PerRow]) -> tuple[PerRow, PerRow]:
             (d_ecg, d_scalars), d_text = states
-            by_cosine, by_scalars = loss.gradient(_pairs(row, column, layout), scalars, row.kept, column.kept)
+            by_cosine, by_scalars = loss.gradient(_tile(row, column, layout), scalars, row.kept, column.kept)
             by_cosine = weight * by_cosine
             d_ecg += _product("rc,cd->rd", by_cosine, column.embedding, layout)
             d_text += _product("rc,rd->cd", by_cosine, row.embedding, layout)
@@ -241,7 +247,7 @@ def _sides(ecg: Array, text: Array, given: Given, position: Array, layout: Layou
     return _Side(ecg, given, position), _Side(text, given, position)
 
 
-def _pairs(rows: _Side, columns: _Side, layout: Layout) -> Pairs:
+def _tile(rows: _Side, columns: _Side, layout: Layout) -> Tile:
     valid = rows.given.valid[:, None] & columns.given.valid[None, :]
     positive = valid & (rows.position[:, None] == columns.position[None, :])
     negative = valid & ~positive
@@ -249,7 +255,7 @@ def _pairs(rows: _Side, columns: _Side, layout: Layout) -> Pairs:
         negative &= row_ids[:, None] != column_ids[None, :]
     cosine = _product("rd,cd->rc", rows.embedding, columns.embedding, layout)
     similarity = _product("rd,cd->rc", rows.given.factors, columns.given.factors, layout)
-    return Pairs(cosine, similarity.astype(cosine.dtype), positive, negative)
+    return Tile(cosine, similarity.astype(cosine.dtype), positive, negative)
 
 
 def _product(contraction: str, first: Array, second: Array, layout: Layout) -> Array:

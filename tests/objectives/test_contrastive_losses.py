@@ -1,134 +1,126 @@
-"""The losses against hand computation, and the sharded versions against the reference on 1, 2 and 8 devices."""
+"""The reference losses against hand computation: slow loops over pairs in numpy float64."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from ecgclip_jax.objectives import reference, sharded
+from ecgclip_jax.objectives import reference
 
 BATCH, DIM = 16, 8
-AXES = ("data", "fsdp")
 LOSSES = ("infonce_sum", "infonce_mean", "sigmoid")
-MASKS = ("none", "groups_and_invalid")
+SOFT_WEIGHT, SOFT_SCALE = 0.3, 4.0
 
 
-def make_mesh(data: int, fsdp: int) -> jax.sharding.Mesh:
-    devices = jax.devices()[: data * fsdp]
-    return jax.make_mesh((data, fsdp), AXES, devices=devices, axis_types=(AxisType.Auto,) * 2)
-
-
-def normalised(rng: np.random.Generator, dtype: type) -> np.ndarray:
+def normalised(rng: np.random.Generator) -> jax.Array:
     x = rng.normal(size=(BATCH, DIM))
-    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(dtype)
+    return jnp.asarray(x / np.linalg.norm(x, axis=1, keepdims=True), jnp.float32)
 
 
-def make_arguments(mask: str, dtype: type) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
-    """Differentiable leaves, group ids and validity."""
+def make_arguments(masked: bool) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
+    """Embeddings, factors and scalars; group ids; validity."""
     rng = np.random.default_rng(0)
-    leaves = {"ecg": normalised(rng, dtype), "text": normalised(rng, dtype)}
-    scalars = {"scale": np.asarray(1 / 0.07, dtype), "bias": np.asarray(-3.0, dtype)}
-    n_groups = 0 if mask == "none" else 2
-    groups = rng.integers(0, 12, size=(BATCH, n_groups)).astype(np.int32)
+    leaves = {"ecg": normalised(rng), "text": normalised(rng)}
+    leaves |= {"scale": jnp.asarray(1 / 0.07), "bias": jnp.asarray(-3.0)}
+    groups = rng.integers(0, 12, size=(BATCH, 2 if masked else 0)).astype(np.int32)
     valid = np.ones(BATCH, bool)
-    valid[[3, 11]] = mask == "none"
-    return jax.tree.map(jnp.asarray, leaves | scalars), jnp.asarray(groups), jnp.asarray(valid)
+    valid[[3, 11]] = not masked
+    return leaves | {"factors": normalised(rng)}, jnp.asarray(groups), jnp.asarray(valid)
 
 
-def call(name: str, leaves: dict[str, jax.Array], groups: jax.Array, valid: jax.Array, axes: tuple[str, ...] = ()):
-    """One of the losses, sharded where axes are given."""
-    module = sharded if axes else reference
-    where = {"axes": axes} if axes else {}
+def call(name: str, leaves: dict[str, jax.Array], groups: jax.Array, valid: jax.Array, soft: bool = False):
+    """One of the losses, with its metrics."""
     ecg, text, scale, bias = (leaves[k] for k in ("ecg", "text", "scale", "bias"))
+    factors = leaves["factors"] if soft else None
     if name == "sigmoid":
-        return module.sigmoid(ecg, text, scale, bias, groups, valid, **where)
-    direction = name.removeprefix("infonce_")
-    return module.infonce(ecg, text, scale, groups, valid, direction=direction, **where)
+        return reference.sigmoid(ecg, text, scale, bias, groups, valid, factors=factors)
+    targets = {"factors": factors, "soft_target_weight": SOFT_WEIGHT, "soft_target_scale": SOFT_SCALE} if soft else {}
+    return reference.infonce(ecg, text, scale, groups, valid, direction=name.removeprefix("infonce_"), **targets)
 
 
-def assert_same(found, expected, relative: float) -> None:
-    """Norm-relative agreement of every leaf."""
-    for (path, a), b in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True):
-        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-        assert np.linalg.norm(a - b) <= relative * max(np.linalg.norm(b), 1e-12), (path, a, b)
+class Masked:
+    """Which pairs count, by the definition: a list of columns for every valid row."""
+
+    def __init__(self, groups: jax.Array, valid: jax.Array) -> None:
+        ids, self.valid = np.asarray(groups), np.asarray(valid)
+        self.rows = np.flatnonzero(self.valid)
+        self.columns = {i: [j for j in self.rows if j == i or not (ids[i] == ids[j]).any()] for i in self.rows}
 
 
-def all_losses(axes: tuple[str, ...]) -> Callable:
-    """Every loss with metrics and gradients, for every mask, in one compilation."""
-
-    def compute(leaves, masks):
-        return {
-            (name, i): jax.value_and_grad(partial(call, name, axes=axes), has_aux=True)(leaves, *mask)
-            for name in LOSSES
-            for i, mask in enumerate(masks)
-        }
-
-    return jax.jit(compute)
+def exact(leaves: dict[str, jax.Array]) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """Cosines and similarities of all pairs, scale and bias, in float64."""
+    ecg, text, factors = (np.asarray(leaves[k], np.float64) for k in ("ecg", "text", "factors"))
+    return ecg @ text.T, factors @ factors.T, float(leaves["scale"]), float(leaves["bias"])
 
 
-@cache
-def reference_results(dtype: type):
-    leaves, masks = all_arguments(dtype)
-    return jax.device_get(all_losses(())(leaves, masks))
+def cross_entropy_by_hand(logits: np.ndarray, similarity: np.ndarray, i: int, columns: list[int], soft: bool) -> float:
+    """Of row i among its columns."""
+    total = sum(np.exp(logits[i, j]) for j in columns)
+    spread = sum(np.exp(SOFT_SCALE * similarity[i, j]) for j in columns)
+    loss = 0.0
+    for j in columns:
+        target = float(i == j)
+        if soft:
+            target = (1 - SOFT_WEIGHT) * target + SOFT_WEIGHT * np.exp(SOFT_SCALE * similarity[i, j]) / spread
+        loss -= target * np.log(np.exp(logits[i, j]) / total)
+    return loss
 
 
-def all_arguments(dtype: type):
-    made = [make_arguments(mask, dtype) for mask in MASKS]
-    return made[0][0], [(groups, valid) for _, groups, valid in made]
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("direction", ["sum", "mean"])
+def test_infonce_by_hand(direction: str, soft: bool) -> None:
+    leaves, groups, valid = make_arguments(masked=True)
+    cosine, similarity, scale, _ = exact(leaves)
+    pairs = Masked(groups, valid)
+    total = sum(
+        cross_entropy_by_hand(logits, similarity, i, pairs.columns[i], soft)
+        for logits in (scale * cosine, scale * cosine.T)
+        for i in pairs.rows
+    )
+    loss, _ = call(f"infonce_{direction}", leaves, groups, valid, soft)
+    assert float(loss) == pytest.approx(total / len(pairs.rows) / (2 if direction == "mean" else 1), rel=1e-5)
 
 
-@pytest.mark.parametrize("mesh_shape", [(1, 1), (2, 1), (4, 2)])
-@pytest.mark.parametrize(("dtype", "relative"), [(np.float32, 1e-5), (np.float64, 1e-10)])
-def test_sharded_equals_reference(dtype: type, relative: float, mesh_shape: tuple[int, int]) -> None:
-    """Value, metrics and every gradient, with and without masks."""
-    mesh = make_mesh(*mesh_shape)
-    rows = NamedSharding(mesh, PartitionSpec(AXES))
-    with jax.enable_x64(dtype is np.float64), jax.set_mesh(mesh):
-        leaves, masks = all_arguments(dtype)
-        placed = leaves | {k: jax.device_put(leaves[k], rows) for k in ("ecg", "text")}
-        found = all_losses(AXES)(placed, jax.device_put(masks, rows))
-        expected = reference_results(dtype)
-    assert_same(found, expected, relative)
-    assert all(gradients["ecg"].dtype == dtype for _, gradients in found.values())
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("reduction", ["rows", "pairs"])
+def test_sigmoid_by_hand(reduction: str, soft: bool) -> None:
+    leaves, groups, valid = make_arguments(masked=True)
+    cosine, similarity, scale, bias = exact(leaves)
+    pairs = Masked(groups, valid)
+    losses = []
+    for i in pairs.rows:
+        for j in pairs.columns[i]:
+            probability = 1 / (1 + np.exp(-(scale * cosine[i, j] + bias)))
+            target = (1 + similarity[i, j]) / 2 if soft else float(i == j)
+            losses.append(-target * np.log(probability) - (1 - target) * np.log(1 - probability))
+    factors = leaves["factors"] if soft else None
+    arguments = (leaves["ecg"], leaves["text"], leaves["scale"], leaves["bias"], groups, valid)
+    loss, _ = reference.sigmoid(*arguments, factors=factors, reduction=reduction)
+    assert float(loss) == pytest.approx(sum(losses) / len(pairs.rows if reduction == "rows" else losses), rel=1e-5)
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_value_by_hand(name: str) -> None:
-    """A slow double loop over pairs in numpy."""
-    leaves, groups, valid = make_arguments("groups_and_invalid", np.float32)
-    ecg, text, scale, bias = (np.asarray(leaves[k], np.float64) for k in ("ecg", "text", "scale", "bias"))
-    group_ids, is_valid = np.asarray(groups), np.asarray(valid)
-    total = 0.0
-    for i in range(BATCH):
-        if not is_valid[i]:
-            continue
-        others = [j for j in range(BATCH) if j != i and is_valid[j] and not (group_ids[i] == group_ids[j]).any()]
-        if name == "sigmoid":
-            total += np.log1p(np.exp(-(scale * ecg[i] @ text[i] + bias)))
-            total += sum(np.log1p(np.exp(scale * ecg[i] @ text[j] + bias)) for j in others)
-        else:
-            positive = np.exp(scale * ecg[i] @ text[i])
-            row = positive + sum(np.exp(scale * ecg[i] @ text[j]) for j in others)
-            column = positive + sum(np.exp(scale * ecg[j] @ text[i]) for j in others)
-            total += (-np.log(positive / row) - np.log(positive / column)) / (2 if name == "infonce_mean" else 1)
-    loss, _ = call(name, leaves, groups, valid)
-    assert float(loss) == pytest.approx(total / is_valid.sum(), rel=1e-5)
+@pytest.mark.parametrize("reduction", ["rows", "pairs"])
+def test_l1_alignment_by_hand(reduction: str) -> None:
+    leaves, _, valid = make_arguments(masked=True)
+    cosine, similarity, _, _ = exact(leaves)
+    rows = np.flatnonzero(valid)
+    differences = np.abs(cosine - similarity)[np.ix_(rows, rows)]
+    expected = differences.mean() if reduction == "pairs" else differences.sum(axis=1).mean()
+    loss = reference.l1_alignment(leaves["ecg"], leaves["text"], leaves["factors"], valid, reduction=reduction)
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_order_of_the_batch_does_not_matter(name: str) -> None:
-    leaves, groups, valid = make_arguments("groups_and_invalid", np.float32)
+    leaves, groups, valid = make_arguments(masked=True)
     order = np.random.default_rng(1).permutation(BATCH)
-    shuffled = leaves | {k: leaves[k][order] for k in ("ecg", "text")}
-    before = call(name, leaves, groups, valid)
-    after = call(name, shuffled, groups[order], valid[order])
-    assert_same(after, before, 1e-6)
+    shuffled = leaves | {k: leaves[k][order] for k in ("ecg", "text", "factors")}
+    before = call(name, leaves, groups, valid, soft=True)
+    after = call(name, shuffled, groups[order], valid[order], soft=True)
+    for found, expected in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True):
+        assert float(found) == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_metrics_of_perfect_and_of_collapsed_embeddings() -> None:
@@ -146,15 +138,18 @@ def test_metrics_of_perfect_and_of_collapsed_embeddings() -> None:
     assert float(loss) == pytest.approx(np.log(BATCH), rel=1e-6)
 
 
-def test_no_valid_row_gives_zero_loss_and_finite_gradients() -> None:
-    leaves, groups, _ = make_arguments("none", np.float32)
-    results = all_losses(())(leaves, [(groups, jnp.zeros(BATCH, bool))])
-    assert all(float(value) == 0.0 for (value, _), _ in results.values())
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(results))
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("soft", [False, True])
+def test_no_valid_row_gives_zero_loss_and_finite_gradients(name: str, soft: bool) -> None:
+    leaves, groups, _ = make_arguments(masked=False)
+    nobody = jnp.zeros(BATCH, bool)
+    (value, _), gradients = jax.value_and_grad(lambda x: call(name, x, groups, nobody, soft), has_aux=True)(leaves)
+    assert float(value) == 0.0
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradients))
 
 
 def test_logits_are_float32_for_bfloat16_towers() -> None:
-    leaves, groups, valid = make_arguments("none", np.float32)
+    leaves, groups, valid = make_arguments(masked=False)
     halves = leaves | {k: leaves[k].astype(jnp.bfloat16) for k in ("ecg", "text")}
     loss, metrics = call("infonce_sum", halves, groups, valid)
     assert {loss.dtype, *(m.dtype for m in metrics.values())} == {jnp.dtype(jnp.float32)}
