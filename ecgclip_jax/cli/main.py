@@ -19,6 +19,7 @@ COMMANDS = {
     "train": "pre-train an experiment file; resumes where it stopped",
     "evaluate": "turn a run into a results table and a report",
     "show": "the resolved experiment: every value, its variants, its fingerprint",
+    "compile": "the training step compiled for a TPU, GPU or CPU target: memory, bytes, collectives, bounds",
     "doctor": "versions, devices, memory, data folders, and what is missing",
     "contact-sheet": "one ECG page per synthetic diagnosis, to look at",
 }
