@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int16, Int32, Shaped
+from numpy.typing import ArrayLike
 
 from ecgclip_jax.contracts import Batch, TextRows, TextTokens
 from ecgclip_jax.data.index import RunIndex
 from ecgclip_jax.text.tokenizer import TextTokenizer, encode_texts
 
 EXTRAS = ("mains_hz",)
-"""Numeric fields of a record that travel with every batch; NaN in the table means unknown."""
+"""Numeric fields of a record that travel with every batch whatever the objective; NaN means unknown."""
 
 _TEXTS_AT_ONCE = 8192
 
@@ -46,17 +47,21 @@ def tokenize_texts(tokenizer: TextTokenizer, texts: Sequence[str], max_tokens: i
 
 @dataclass(frozen=True, eq=False)
 class Extras:
-    """Numeric fields by row, with what is known of them; unknown values are 0."""
+    """Named numbers by row, with what is known of them: presence has its values' shape, unknown values are 0."""
 
-    values: dict[str, Float32[np.ndarray, " rows"]]
-    present: dict[str, Bool[np.ndarray, " rows"]]
+    values: dict[str, Float32[np.ndarray, "rows ..."]]
+    present: dict[str, Bool[np.ndarray, "rows ..."]]
 
     @classmethod
-    def from_columns(cls, columns: dict[str, Sequence[float]]) -> Extras:
-        """From table columns in which NaN means unknown."""
+    def from_columns(cls, columns: Mapping[str, ArrayLike]) -> Extras:
+        """From columns `[rows, ...]` in which NaN means unknown."""
         raw = {name: np.asarray(column, np.float32) for name, column in columns.items()}
         present = {name: ~np.isnan(column) for name, column in raw.items()}
         return cls({name: np.nan_to_num(column, nan=0.0) for name, column in raw.items()}, present)
+
+    def __or__(self, other: Extras) -> Extras:
+        """Both together."""
+        return Extras(self.values | other.values, self.present | other.present)
 
     def take(self, rows: Int32[np.ndarray, " batch"]) -> Extras:
         """The same fields of some rows."""
@@ -66,15 +71,20 @@ class Extras:
 class BatchBuilder:
     """Everything of a batch but the waveforms, looked up in arrays that are made once per run."""
 
-    def __init__(self, index: RunIndex, tokens: TokenTable | None) -> None:
-        """Without `tokens` a batch carries rows of the table of texts (for a text tower that is cached)."""
+    def __init__(self, index: RunIndex, tokens: TokenTable | None, targets: Extras | None = None) -> None:
+        """Without `tokens` a batch carries rows of the table of texts (for a text tower that is cached).
+
+        `targets` are what the objective needs of the records beside texts, by row of the index
+        (`ecgclip_jax.data.targets.target_extras`).
+        """
         self._text_row, self._patient_row = index.text_row, index.patient_row
         self._tokens = tokens
         self._text_valid = np.asarray([bool(text.strip()) for text in index.texts], bool)
-        self._extras = Extras.from_columns({name: index.column(name) for name in EXTRAS})
+        own = Extras.from_columns({name: index.column(name) for name in EXTRAS})
+        self._extras = own if targets is None else own | targets
 
     def build(self, rows: Int32[np.ndarray, " batch"], ecg_uv: Int16[np.ndarray, "batch time lead"]) -> Batch:
-        """The batch of some records of the index, with numpy leaves and K = 1 text per ECG."""
+        """The batch of some records of the index, with numpy leaves and the whole report as K = 1 text per ECG."""
         text_row = self._text_row[rows]
         texts = TextRows(cast("Any", text_row[:, None])) if self._tokens is None else self._tokens.take(text_row)
         extras = self._extras.take(rows)

@@ -6,21 +6,31 @@ class of the cohorts is; texts and ids are looked up again in the cohorts' own t
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Bool, Int32
+from jaxtyping import Bool, Float64, Int32
 
 from ecgclip_jax.data.order import permutation
-from ecgclip_jax.data.sources import AccessClass, CohortError, CohortSplit, open_cohort, strictest_access
+from ecgclip_jax.data.sources import (
+    CLINICAL_COLUMNS,
+    AccessClass,
+    CohortError,
+    CohortSplit,
+    numeric_columns,
+    open_cohort,
+    strictest_access,
+)
 from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.spec.experiment import DataSpec, Source
 
@@ -108,6 +118,29 @@ class RunIndex:
             values.extend(cohort.table.column(name).take(pa.array(rows)).to_pylist())
         return values
 
+    def numbers(self, name: str) -> Float64[np.ndarray, " records"]:
+        """A numeric field for every record of the run, NaN where it is unknown.
+
+        A cohort that was prepared before the clinical fields were introduced knows them of no record.
+
+        Raises:
+            RunIndexError: no cohort of the run has such a field, or it holds no numbers.
+        """
+        values = np.full(len(self), np.nan)
+        numeric = {n for c in self.cohorts for n in numeric_columns(c.table)}.union(CLINICAL_COLUMNS)
+        if name not in numeric:
+            near = difflib.get_close_matches(name, numeric, n=3)
+            raise RunIndexError(
+                f"no numeric field {name!r} in {', '.join(c.name for c in self.cohorts)}; "
+                + (f"near it: {', '.join(near)}; " if near else "")
+                + f"there are {', '.join(sorted(numeric))}"
+            )
+        for number, cohort in enumerate(self.cohorts):
+            if name in cohort.table.column_names:
+                own = cohort.table.column(name).to_numpy().astype(np.float64)
+                values[self.source == number] = own[self.shard_row[self.source == number]]
+        return values
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (16 hex digits) of what is trained on, with which texts, in which order."""
@@ -132,8 +165,11 @@ class RunIndex:
             "left_out": list(self.left_out),
         }
 
-    def save(self, folder: str | Path) -> None:
-        """Writes `index-records.parquet` (row numbers) and `index-summary.json` (counts, fingerprints)."""
+    def save(self, folder: str | Path, facts: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Writes `index-records.parquet` (row numbers) and `index-summary.json` (counts, fingerprints, and `facts`).
+
+        `facts` are what else a run needs to remember of its records, such as the means of measurements.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         columns = {
@@ -144,7 +180,8 @@ class RunIndex:
             "patient_row": self.patient_row,
         }
         pq.write_table(pa.table(columns), folder / RECORDS_FILE)
-        (folder / SUMMARY_FILE).write_text(json.dumps(self.summary(), indent=1) + "\n", encoding="utf-8")
+        summary = self.summary() | dict(facts)
+        (folder / SUMMARY_FILE).write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -158,8 +195,12 @@ class RunIndex:
         }
 
 
-def build_index(data: DataSpec, data_dir: str | Path, seed: int) -> RunIndex:
+def build_index(data: DataSpec, data_dir: str | Path, seed: int, *, reads_text: bool = True) -> RunIndex:
     """Opens the sources, selects their records and numbers what they need.
+
+    Args:
+        reads_text: False for an objective that reads no reports: then records without report, or with a short one, stay
+            (`data.min_report_words` says what a report must have to be read, not what an ECG must have to be seen).
 
     Raises:
         CohortError: a source that is not prepared.
@@ -171,7 +212,7 @@ def build_index(data: DataSpec, data_dir: str | Path, seed: int) -> RunIndex:
         raise RunIndexError(
             f"data.sources names a split twice ({', '.join(names)}); use its weight to draw it more often"
         )
-    chosen = [select_records(cohort.table, data) for cohort in cohorts]
+    chosen = [select_records(cohort.table, data, reads_text=reads_text) for cohort in cohorts]
     shard_row = np.concatenate([rows for rows, _ in chosen])
     source = np.repeat(np.arange(len(cohorts), dtype=np.int32), [len(rows) for rows, _ in chosen])
     left_out = tuple(reasons for _, reasons in chosen)
@@ -218,14 +259,17 @@ def load_index(folder: str | Path, data: DataSpec, data_dir: str | Path, seed: i
     return index
 
 
-def select_records(table: pa.Table, data: DataSpec) -> tuple[Int32[np.ndarray, " rows"], dict[str, int]]:
+def select_records(
+    table: pa.Table, data: DataSpec, *, reads_text: bool = True
+) -> tuple[Int32[np.ndarray, " rows"], dict[str, int]]:
     """Rows of a cohort's table that a run trains on, and how many were left out for which (first) reason."""
+    least_words = data.min_report_words if reads_text else 0
     n_words = np.asarray([len(text.split()) for text in table.column(data.report_field).to_pylist()], np.int64)
     window = table.column("window_index").to_numpy()
     reasons = {
         "window_not_first": (window > 0) & (data.windows == "first"),
-        "report_missing": (n_words == 0) & (data.min_report_words > 0),
-        "report_too_short": n_words < data.min_report_words,
+        "report_missing": (n_words == 0) & (least_words > 0),
+        "report_too_short": n_words < least_words,
     }
     kept: Bool[np.ndarray, " rows"] = np.ones(table.num_rows, bool)
     counts = {}
@@ -266,5 +310,5 @@ def _pin(source: Source, version: str) -> Source:
 
 
 def _changes(before: dict[str, Any], after: dict[str, Any]) -> str:
-    differing = [k for k in before if k != "fingerprint" and before[k] != after.get(k)]
+    differing = [k for k in after if k != "fingerprint" and before.get(k) != after[k]]
     return "changed: " + ", ".join(differing) if differing else "the saved row numbers were altered"

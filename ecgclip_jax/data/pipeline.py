@@ -19,11 +19,12 @@ import numpy as np
 from jaxtyping import Int32
 
 from ecgclip_jax.contracts import Batch, TextTokens
-from ecgclip_jax.data.batch import BatchBuilder, tokenize_texts
+from ecgclip_jax.data.batch import BatchBuilder, Extras, tokenize_texts
 from ecgclip_jax.data.index import RunIndex
 from ecgclip_jax.data.order import GlobalOrder, local_rows
 from ecgclip_jax.data.reading import ReadStep, RecordReader
 from ecgclip_jax.data.statements import StatementSampler
+from ecgclip_jax.data.tags import make_tag_sampler
 from ecgclip_jax.text.tokenizer import TextTokenizer
 
 _READ_THREADS = 2
@@ -35,7 +36,11 @@ class TrainPipeline:
 
     A process holds the rows `data.order.local_rows` of each global batch, in that order. `tokenizer` None gives batches
     with rows of the table of texts instead of tokens. With `workers` > 0 waveforms are read in that many spawned
-    processes (a script then needs `if __name__ == "__main__"`), else in threads of this one.
+    processes (a script then needs `if __name__ == "__main__"`), else in threads of this one. `targets` become extras of
+    the batches, see `ecgclip_jax.data.targets`.
+
+    With `data.texts_per_ecg` above 1 the texts are drawn statements, and without a tokenizer rows of the table of
+    statements (`ecgclip_jax.data.tags`).
 
     Raises:
         UserError: a batch larger than an epoch, or one that does not divide by the processes.
@@ -45,6 +50,7 @@ class TrainPipeline:
         self,
         index: RunIndex,
         tokenizer: TextTokenizer | None,
+        targets: Extras | None = None,
         *,
         max_tokens: int,
         batch_global: int,
@@ -57,8 +63,10 @@ class TrainPipeline:
         self._local = local_rows(batch_global, process_index, process_count, micro_batches)
         weights = tuple(source.weight for source in index.data.sources)
         self.order = GlobalOrder(index.seed, index.sizes, weights, batch_global)
-        tokens = None if tokenizer is None else tokenize_texts(tokenizer, index.texts, max_tokens)
-        self._builder = BatchBuilder(index, tokens)
+        several = index.data.texts_per_ecg > 1
+        self._tags = make_tag_sampler(index, tokenizer, max_tokens) if several else None
+        tokens = None if tokenizer is None or several else tokenize_texts(tokenizer, index.texts, max_tokens)
+        self._builder = BatchBuilder(index, tokens, targets)
         self._text_row, self._statements = index.text_row, None
         if tokenizer is not None and tokens is not None and index.data.statement_keep_probability < 1:
             keep = index.data.statement_keep_probability
@@ -85,12 +93,15 @@ class TrainPipeline:
         try:
             for step, ecg_uv in enumerate(stream, start_step):
                 rows = self.order.rows(step)
-                yield self._with_statements(step, rows, self._builder.build(rows[self._local], ecg_uv))
+                yield self._with_drawn_texts(step, rows, self._builder.build(rows[self._local], ecg_uv))
         finally:
             stream.close()
 
-    def _with_statements(self, step: int, rows: Int32[np.ndarray, " batch_global"], batch: Batch) -> Batch:
-        """The batch with drawn statements as texts, if the run draws them; equal drawn texts are one group."""
+    def _with_drawn_texts(self, step: int, rows: Int32[np.ndarray, " batch_global"], batch: Batch) -> Batch:
+        """The batch with the texts that the run draws in this step, if it does; equal drawn texts are one group."""
+        if self._tags is not None:
+            texts, groups, valid = (cast("Any", part) for part in self._tags.draw(step, rows, self._local))
+            return replace(batch, texts=texts, text_group=groups, text_valid=valid)
         if self._statements is None:
             return batch
         drawn = self._statements.sample(step, self._text_row[rows])

@@ -40,6 +40,21 @@ _IDENTITY_COLUMNS = (
     "waveform_sha256",
 )
 """Columns that decide what is trained on and scored; their content is a split's fingerprint."""
+CLINICAL_COLUMNS = (
+    "smoker",
+    "diabetes",
+    "systolic_mmhg",
+    "total_cholesterol_mmol_l",
+    "hdl_cholesterol_mmol_l",
+    "height_cm",
+    "weight_kg",
+    "follow_up_years",
+    "event_observed",
+)
+"""Numbers that objectives may learn from. They came with schema 1.1.0; a cohort that was prepared before is read as one
+that knows them of nobody."""
+_LEARNT_COLUMNS = ("age_years", "age_censored", "sex", *CLINICAL_COLUMNS)
+"""They join the fingerprint where they are there."""
 
 
 class CohortError(UserError):
@@ -125,12 +140,18 @@ class CohortSplit:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (16 hex digits) of ids, reports, labels and waveform hashes in row order."""
+        """SHA-256 (16 hex digits) of ids, reports, labels, clinical facts and waveform hashes in row order."""
         digest = hashlib.sha256(self.name.encode())
-        for column in _IDENTITY_COLUMNS:
+        learnt = [c for c in _LEARNT_COLUMNS if c in self.table.column_names]
+        for column in (*_IDENTITY_COLUMNS, *learnt):
             values = self.table.column(column).to_pylist()
             digest.update(json.dumps([column, values], ensure_ascii=False, separators=(",", ":")).encode())
         return digest.hexdigest()[:16]
+
+
+def numeric_columns(table: pa.Table) -> tuple[str, ...]:
+    """Names of the columns that hold one number per record."""
+    return tuple(f.name for f in table.schema if pa.types.is_floating(f.type) or pa.types.is_integer(f.type))
 
 
 def open_cohort(data_dir: str | Path, source: Source) -> CohortSplit:

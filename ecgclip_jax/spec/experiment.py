@@ -44,6 +44,15 @@ class DataSpec(Spec):
     workers: int = Field(0, ge=0)
     prefetch_batches: int = Field(4, ge=1)
 
+    @model_validator(mode="after")
+    def _one_way_to_draw(self) -> DataSpec:
+        if self.texts_per_ecg > 1 and self.statement_keep_probability < 1:
+            raise ValueError(
+                "statement_keep_probability thins whole reports; with texts_per_ecg above 1 each text is a single "
+                "statement, so leave it at 1"
+            )
+        return self
+
 
 class OptimizerSpec(Spec):
     """AdamW with a schedule; freezing and decay are decided by path rules over the whole parameter tree."""

@@ -39,6 +39,9 @@ _MEANINGFUL_ALONE = frozenset("&+-/<>=")
 _INVISIBLE = frozenset({"Cc", "Cf", "Zl", "Zp"})
 """Unicode categories of control characters, format characters and line separators."""
 _SPACES = re.compile(r"\s+")
+_LETTER = re.compile(r"[^\W\d_]")
+_END_OF_STATEMENT = re.compile(r"[\n\r;]|\.(?=\s|\Z)")
+"""A line's end, a semicolon, or a full stop that is no decimal point."""
 
 
 def _repair_characters(text: str) -> str:
@@ -49,14 +52,19 @@ def _repair_characters(text: str) -> str:
     return text if re.search("[A-Z]", text) else text.lower()
 
 
-def _clean_plain(text: str) -> str:
+def _findings_only(text: str) -> str:
+    """Without what is not a finding; lines and spaces are as they were."""
     text = _repair_characters(_APPENDED_LABELS.sub("", text))
     text = _STARRED_BANNER_MARKS.sub(" ", _NOT_FINDINGS.sub(" ", text))
-    text = _PUNCTUATION_ALONE.sub(
-        lambda m: m.group() if m.group() in {"&", "+", "-", "/", "<", ">", "="} else " ", text
-    )
-    text = _SPACES.sub(" ", text).strip()
-    return text if re.search(r"[^\W\d_]", text) else ""
+    return _PUNCTUATION_ALONE.sub(lambda m: m.group() if m.group() in _MEANINGFUL_ALONE else " ", text)
+
+
+def _clean_plain(text: str) -> str:
+    return _if_any_word(_SPACES.sub(" ", _findings_only(text)).strip())
+
+
+def _if_any_word(text: str) -> str:
+    return text if _LETTER.search(text) else ""
 
 
 def _clean_merl(text: str) -> str:
@@ -83,6 +91,30 @@ def clean_report(text: str, style: CleaningStyle = "plain") -> str:
         (MERL's `pretrain/preprocess.ipynb`: lower case, a final full stop, "empty" for an empty report).
     """
     return _CLEANERS[style](text)
+
+
+def split_statements(text: str) -> tuple[str, ...]:
+    """The statements of a text, in order, each once: what stands between line ends, semicolons and full stops.
+
+    Without their full stops, as prompts are written. Pieces without a letter are none; statements that differ in case
+    only are one. An abbreviation's full stop ends a statement too (ours: reports are not prose).
+    """
+    distinct: dict[str, str] = {}
+    for piece in _END_OF_STATEMENT.split(text):
+        statement = _if_any_word(_SPACES.sub(" ", piece).strip())
+        if statement:
+            distinct.setdefault(statement.casefold(), statement)
+    return tuple(distinct.values())
+
+
+def report_statements(raw: str, clean: str) -> tuple[str, ...]:
+    """The statements of a report whose raw text is `raw` and whose cleaned text is `clean`.
+
+    Cleaning joins lines, which in machine-written reports are the statements. Where `clean` is the plain cleaning of
+    `raw` the lines are therefore taken from `raw`; a report that was cleaned otherwise is split as it is.
+    """
+    lines = _findings_only(raw)
+    return split_statements(lines if _if_any_word(_SPACES.sub(" ", lines).strip()) == clean else clean)
 
 
 def report_flags(text: str) -> tuple[str, ...]:
