@@ -16,7 +16,8 @@ from ecgclip_jax.contracts import TextRows, TextTokens
 from ecgclip_jax.data.batch import TokenTable, tokenize_texts
 from ecgclip_jax.data.index import RunIndex
 from ecgclip_jax.spec.errors import UserError
-from ecgclip_jax.text.reports import report_statements, split_statements
+from ecgclip_jax.text.reports import report_statements
+from ecgclip_jax.text.statements import split_statements
 from ecgclip_jax.text.tokenizer import TextTokenizer
 
 _STREAM = 4

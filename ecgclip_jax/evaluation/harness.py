@@ -18,6 +18,7 @@ import pyarrow as pa
 from jaxtyping import Float, Int
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ecgclip_jax.data.labels import Labels, label_matrix, record_concepts
 from ecgclip_jax.data.sources import CohortSplit, open_cohort, strictest_access
 from ecgclip_jax.evaluation.embedding import (
     EcgArrays,
@@ -37,13 +38,11 @@ from ecgclip_jax.evaluation.results import Exclusion, ResultRow, Results, suppre
 from ecgclip_jax.evaluation.scoring import Arm, Scored, TestSplit, permuted_labels, ranking_rows, retrieval_rows
 from ecgclip_jax.evaluation.selection import Overlapping, choose_rows, require_disjoint
 from ecgclip_jax.evaluation.tasks import (
+    LABEL_SETTING,
     EvaluationError,
-    Labels,
     concepts_of,
     label_groups,
-    label_matrix,
     patient_index,
-    record_concepts,
 )
 from ecgclip_jax.evaluation.training_reports import NO_REPORTS, TrainingReports, read_training_reports
 from ecgclip_jax.evaluation.trivial import TRIVIAL_FEATURES, fill_missing, training_medians
@@ -113,7 +112,8 @@ def evaluate(
         with_patient_data: above `open` access, also keep per-record arrays and counts below ten.
 
     Raises:
-        EvaluationError: no test source, no labels in the vocabulary, or overlap with `on_overlap="refuse"`.
+        EvaluationError: no test source, or overlap with `on_overlap="refuse"`.
+        LabelError: no labels in the vocabulary.
         CohortError: a cohort that is not prepared.
     """
     if not spec.test:
@@ -186,11 +186,16 @@ def _record_concepts(
 ) -> dict[str, list[list[frozenset[str] | None]]]:
     return {
         role: [
-            record_concepts(split.table.take(pa.array(chosen)), spec.label_vocabulary)
+            _concepts_in(split.table.take(pa.array(chosen)), spec.label_vocabulary)
             for split, chosen in zip(opened[role], rows[role], strict=True)
         ]
         for role in opened
     }
+
+
+def _concepts_in(table: pa.Table, vocabulary: str) -> list[frozenset[str] | None]:
+    vocabularies, codes = (table.column(name).to_pylist() for name in ("label_vocabulary", "label_codes"))
+    return record_concepts(vocabularies, codes, vocabulary, LABEL_SETTING)
 
 
 def _embed_all(

@@ -12,9 +12,10 @@ from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import rankdata
 
+from ecgclip_jax.data.labels import Labels
 from ecgclip_jax.evaluation.protocols.retrieval import RECALL_AT, Ranks
 from ecgclip_jax.evaluation.results import Exclusion, ResultRow, reasons
-from ecgclip_jax.evaluation.tasks import Labels
+from ecgclip_jax.evaluation.tasks import exclusions
 from ecgclip_jax.metrics.ranking import weighted_metrics
 from ecgclip_jax.metrics.resampling import (
     bootstrap_means,
@@ -88,7 +89,7 @@ def ranking_rows(split: TestSplit, scored: Sequence[Scored]) -> list[ResultRow]:
         excluded: dict[str, Exclusion] = {}
         for m in own:  # one label list for all arms, or their means would not be comparable
             excluded |= m.scored.excluded
-        excluded |= split.labels.exclusions(split.min_positives)
+        excluded |= exclusions(split.labels, split.min_positives)
         for m in own:
             rows += _arm_rows(split, m, None, excluded)
         for m in own[1:]:
@@ -97,7 +98,7 @@ def ranking_rows(split: TestSplit, scored: Sequence[Scored]) -> list[ResultRow]:
 
 
 def _measure(split: TestSplit, scored: Sequence[Scored]) -> list[_Measured]:
-    labels, unscorable = split.labels, split.labels.exclusions(1)
+    labels, unscorable = split.labels, exclusions(split.labels, 1)
     kept = np.array([c not in unscorable for c in labels.concepts])
     columns, lanes = [], np.ones((split.n_patients, 1), np.uint8)
     for s in scored:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Literal
 
+from ecgclip_jax.text.statements import split_statements
+
 CleaningStyle = Literal["plain", "merl"]
 Language = Literal["en", "de", "sv", "unknown"]
 
@@ -40,8 +42,6 @@ _INVISIBLE = frozenset({"Cc", "Cf", "Zl", "Zp"})
 """Unicode categories of control characters, format characters and line separators."""
 _SPACES = re.compile(r"\s+")
 _LETTER = re.compile(r"[^\W\d_]")
-_END_OF_STATEMENT = re.compile(r"[\n\r;]|\.(?=\s|\Z)")
-"""A line's end, a semicolon, or a full stop that is no decimal point."""
 
 
 def _repair_characters(text: str) -> str:
@@ -91,20 +91,6 @@ def clean_report(text: str, style: CleaningStyle = "plain") -> str:
         (MERL's `pretrain/preprocess.ipynb`: lower case, a final full stop, "empty" for an empty report).
     """
     return _CLEANERS[style](text)
-
-
-def split_statements(text: str) -> tuple[str, ...]:
-    """The statements of a text, in order, each once: what stands between line ends, semicolons and full stops.
-
-    Without their full stops, as prompts are written. Pieces without a letter are none; statements that differ in case
-    only are one. An abbreviation's full stop ends a statement too (ours: reports are not prose).
-    """
-    distinct: dict[str, str] = {}
-    for piece in _END_OF_STATEMENT.split(text):
-        statement = _if_any_word(_SPACES.sub(" ", piece).strip())
-        if statement:
-            distinct.setdefault(statement.casefold(), statement)
-    return tuple(distinct.values())
 
 
 def report_statements(raw: str, clean: str) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from evaluation_world import CONCEPTS, FakeModel, make_experiment, make_split
 from rich.console import Console
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from ecgclip_jax.data.labels import LabelError
 from ecgclip_jax.data.sources import CohortError, CohortSplit
 from ecgclip_jax.evaluation import harness, training_reports
 from ecgclip_jax.evaluation.results import Results, load_results
@@ -316,9 +317,9 @@ def test_the_printed_table_says_what_it_is(honest: Results) -> None:
 def test_nothing_to_test_on_and_an_unknown_vocabulary_are_said(evaluate: Evaluate) -> None:
     with pytest.raises(EvaluationError, match="names no source"):
         evaluate(make_experiment(test=()))
-    with pytest.raises(EvaluationError, match="label_vocabulary is 'icd'"):
+    with pytest.raises(LabelError, match="label_vocabulary is 'icd'"):
         evaluate(make_experiment(label_vocabulary="icd"))
-    with pytest.raises(EvaluationError, match="no record has labels in the vocabulary 'scp'"):
+    with pytest.raises(LabelError, match="no record has labels in the vocabulary 'scp'"):
         evaluate(make_experiment(label_vocabulary="scp"))
 
 
