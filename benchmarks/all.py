@@ -13,7 +13,16 @@ from rich.console import Console
 
 from benchmarks.common import Report, show, write_json
 
-NAMES = ("reader", "synthesis", "preprocessing", "loader", "train_step", "evaluation", "linear_probe")
+NAMES = (
+    "reader",
+    "synthesis",
+    "preprocessing",
+    "loader",
+    "contrastive_loss",
+    "train_step",
+    "evaluation",
+    "linear_probe",
+)
 
 
 def main() -> None:
