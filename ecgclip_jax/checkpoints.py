@@ -51,11 +51,16 @@ class Checkpoints:
         )
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._saving: tuple[int, Future[None]] | None = None
+        self._latest = max(saved_steps(self._folder), default=None)
 
     @property
     def latest(self) -> int | None:
-        """The newest complete step."""
-        return max(saved_steps(self._folder), default=None)
+        """The newest complete step, as far as this process has waited for it.
+
+        Not looked up in the folder: while process 0 names a new checkpoint, another process may not see it there yet,
+        and all must decide alike whether a step is saved.
+        """
+        return self._latest
 
     def save(self, step: int, trees: dict[str, Tree], meta: Json) -> None:
         """Begin to save `trees` and `meta`; the arrays may be donated as soon as this returns.
@@ -86,13 +91,25 @@ class Checkpoints:
             saving.result()
         except (OSError, ValueError) as error:
             raise self._failed(step, error) from error
+        self._latest = step
 
-    def restore(self, step: int, abstract: dict[str, Tree]) -> dict[str, Tree]:
+    def restore(
+        self, step: int, abstract: dict[str, Tree], together: Callable[[Callable[[], None]], None] | None = None
+    ) -> dict[str, Tree]:
         """The trees of `step` as `abstract` (ShapeDtypeStruct with sharding) wants them, on whatever mesh.
+
+        Args:
+            step: which checkpoint.
+            abstract: shapes, dtypes and shardings by name of the tree.
+            together: how the processes of a job do what may fail on one of them only (`parallel.agreement.together`).
 
         Raises:
             CheckpointError: no such step, unreadable, damaged, or not of these shapes.
         """
+        if together is None:
+            _check(self._folder, step, abstract)
+        else:
+            together(lambda: _check(self._folder, step, abstract))
         return _load(self._folder, step, abstract)
 
     def close(self) -> None:
@@ -149,6 +166,8 @@ def load_params(workdir: Path, step: int | None = None) -> tuple[Tree, Tree, Jso
     meta, stored = _description(folder, step)
     names = ("params", "batch_stats")
     abstract = {name: jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), stored[name]) for name in names}
+    # What can be wrong is looked for first: a failing load leaves pages of its threads' tracebacks behind.
+    _check(folder, step, abstract)
     trees = _load(folder, step, abstract)
     return trees["params"], trees["batch_stats"], meta
 
@@ -174,8 +193,7 @@ def _description(folder: Path, step: int) -> tuple[Json, dict[str, Tree]]:
     return meta, description.metadata
 
 
-def _load(folder: Path, step: int, abstract: dict[str, Tree]) -> dict[str, Tree]:
-    # What can be wrong is looked for first: a failing load leaves pages of its threads' tracebacks behind.
+def _check(folder: Path, step: int, abstract: dict[str, Tree]) -> None:
     step = _existing_step(folder, step)
     if jax.process_index() == 0:
         _verify_files(folder, step)
@@ -184,6 +202,9 @@ def _load(folder: Path, step: int, abstract: dict[str, Tree]) -> dict[str, Tree]
         difference = _first_difference(stored.get(name), tree)
         if difference:
             raise _unreadable(folder, step, f"{name}: {difference}")
+
+
+def _load(folder: Path, step: int, abstract: dict[str, Tree]) -> dict[str, Tree]:
     try:
         trees: dict[str, Tree] = ocp.load_checkpointables((folder / str(step)).absolute(), abstract)
     except Exception as error:

@@ -10,7 +10,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, runtime_checkable
@@ -20,9 +21,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from tensorboardX import SummaryWriter
 
+from ecgclip_jax.spec.errors import UserError
+
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
 _LINE_EVERY_S = 20.0
+
+
+class TrackingError(UserError):
+    """Numbers of a run that cannot be written; the message says where, why and what to do."""
 
 
 @runtime_checkable
@@ -122,18 +129,29 @@ class ConsoleProgress:
 class CompositeTracker:
     """Several trackers as one; a context manager that closes them all."""
 
-    def __init__(self, trackers: Sequence[Tracker]) -> None:
-        self._trackers = trackers
+    def __init__(self, trackers: Sequence[Tracker], folder: Path) -> None:
+        """`folder` is where they write, for a message if they cannot."""
+        self._trackers, self._folder = trackers, folder
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Passes the numbers to each."""
-        for tracker in self._trackers:
-            tracker.log(step, values)
+        """Passes the numbers to each.
+
+        Raises:
+            TrackingError: a disk that is full, a folder that is gone.
+        """
+        with _writing(self._folder):
+            for tracker in self._trackers:
+                tracker.log(step, values)
 
     def close(self) -> None:
-        """Closes each."""
-        for tracker in self._trackers:
-            tracker.close()
+        """Closes each.
+
+        Raises:
+            TrackingError: as `log`.
+        """
+        with _writing(self._folder), ExitStack() as closing:
+            for tracker in self._trackers:
+                closing.callback(tracker.close)
 
     def __enter__(self) -> CompositeTracker:
         return self
@@ -145,16 +163,33 @@ class CompositeTracker:
 
 
 def build_tracker(workdir: Path, total_steps: int, start_step: int) -> CompositeTracker:
-    """The trackers of a run that begins after `start_step` updates; nothing on any process but the first."""
+    """The trackers of a run that begins after `start_step` updates; nothing on any process but the first.
+
+    Raises:
+        TrackingError: a disk that is full, no permission.
+    """
     if jax.process_index() != 0:
-        return CompositeTracker([NullTracker()])
-    return CompositeTracker(
-        [
-            JsonLines(workdir / METRICS_FILE, start_step),
-            TensorBoard(workdir / TENSORBOARD_FOLDER, start_step),
-            ConsoleProgress(total_steps, start_step),
-        ]
-    )
+        return CompositeTracker([NullTracker()], workdir)
+    with _writing(workdir):
+        return CompositeTracker(
+            [
+                JsonLines(workdir / METRICS_FILE, start_step),
+                TensorBoard(workdir / TENSORBOARD_FOLDER, start_step),
+                ConsoleProgress(total_steps, start_step),
+            ],
+            workdir,
+        )
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TrackingError(
+            f"the metrics of the run in {folder} cannot be written ({error.strerror or error}); free some space or "
+            "mend the folder and start the same command again: the run goes on from its newest checkpoint"
+        ) from error
 
 
 def keep_steps_up_to(path: Path, step: int) -> None:

@@ -8,12 +8,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType, TracebackType
 
+import jax
+from jax.sharding import Mesh
+
 from ecgclip_jax.objectives.reference import Metrics
+from ecgclip_jax.parallel.agreement import Vote
 from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.training.state import TrainState
 
 Action = Callable[[int, TrainState, Metrics], None]
 """Called with the number of updates made, the state after them, and the metrics of the last one (on the device)."""
+
+
+_SIGNALS_AT_MOST = 128
 
 
 class NonFiniteLossError(UserError):
@@ -77,16 +84,19 @@ class FiniteWatch:
 
 
 class StopRequest:
-    """While it is open, SIGTERM and SIGINT ask for a stop after the current step; a second one ends at once.
+    """While it is open, SIGTERM and SIGINT ask for a stop between two steps; a second one ends this process at once.
 
-    Outside the main thread signals cannot be taken over, and nothing happens.
+    A signal to one process of a job stops all of them after the same step: each passes what it has received to the
+    others behind every step. Outside the main thread signals cannot be taken over, and nothing happens.
     """
 
     _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-    def __init__(self) -> None:
-        self.received: str | None = None
+    def __init__(self, mesh: Mesh) -> None:
+        self._received = 0
         self._before: dict[int, object] = {}
+        self._vote = Vote(mesh) if jax.process_count() > 1 else None
+        self._cast: jax.Array | None = None
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
@@ -98,8 +108,21 @@ class StopRequest:
     ) -> None:
         self._restore()
 
+    def reason(self) -> str | None:
+        """Why to stop now, the same on all processes; to be asked once after each step.
+
+        With several processes it is what they had received by the end of the step before: that vote is counted when
+        that step is done, so nobody waits for it.
+        """
+        if self._vote is None:
+            return signal.Signals(self._received).name if self._received else None
+        ballot = jax.process_index() * _SIGNALS_AT_MOST + self._received if self._received else 0
+        before, self._cast = self._cast, self._vote.cast(ballot)
+        process, number = divmod(0 if before is None else int(before), _SIGNALS_AT_MOST)
+        return f"{signal.Signals(number).name} on process {process}" if number else None
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number).name
+        self._received = number
         self._restore()
 
     def _restore(self) -> None:

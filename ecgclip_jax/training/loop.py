@@ -12,17 +12,19 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from ecgclip_jax.checkpoints import CheckpointError, Checkpoints, load_meta
+from ecgclip_jax.checkpoints import CHECKPOINT_FOLDER, CheckpointError, Checkpoints, load_meta, saved_steps
 from ecgclip_jax.data.index import RunIndex
 from ecgclip_jax.data.pipeline import TrainPipeline
 from ecgclip_jax.models.bert_weights import resolve_bert
 from ecgclip_jax.objectives.reference import Metrics
+from ecgclip_jax.parallel.agreement import require_same, together
 from ecgclip_jax.parallel.host import process_rows, to_global
+from ecgclip_jax.parallel.last_words import last_words
 from ecgclip_jax.parallel.mesh import build_mesh
 from ecgclip_jax.spec.experiment import Experiment
 from ecgclip_jax.tracking import CompositeTracker, build_tracker
 from ecgclip_jax.training.hooks import FiniteWatch, Hook, RunInterrupted, StopRequest
-from ecgclip_jax.training.run_folder import RunFolder, open_run_folder
+from ecgclip_jax.training.run_folder import RunFolder, open_run_folder, shared_facts
 from ecgclip_jax.training.state import TrainingParts, TrainState, Tree, abstract_state, build_parts, init_state
 from ecgclip_jax.training.step import TrainStep
 
@@ -55,24 +57,32 @@ def train(
 ) -> RunSummary:
     """Trains `experiment` in `workdir` on prepared cohorts in `data_dir`, from nothing or from where the run stopped.
 
+    All processes of a job call it alike, after `parallel.distributed.start_job`, with folders that all of them share.
     Where a run begins, in this order: a checkpoint of its own folder; else random weights, with those that the
     experiment takes from files put over them. A finished run returns at once.
 
     Raises:
         UserError: with the reason, for example a folder of another experiment, a damaged checkpoint, a loss that is
-            not finite, or a stop on SIGTERM or SIGINT after the run was saved.
+            not finite, a stop on SIGTERM or SIGINT after the run was saved, or another process that was lost.
     """
+    with last_words(lambda: _lost(Path(workdir), experiment.run.steps)):
+        return _train(experiment, Path(workdir), Path(data_dir), resume, evaluate)
+
+
+def _train(
+    experiment: Experiment, workdir: Path, data_dir: Path, resume: bool, evaluate: Evaluate | None
+) -> RunSummary:
     began_s = time.monotonic()
-    # The run describes its text tower by the checkpoint's own sizes, so that it can be rebuilt without the checkpoint.
-    if experiment.text_encoder is not None:
-        experiment = experiment.replace({"text_encoder": resolve_bert(experiment.text_encoder)})
+    experiment = together(lambda: _resolved(experiment))
+    require_same(shared_facts(experiment))
     mesh = build_mesh(experiment.mesh)
     process_rows(mesh, experiment.data.batch_global // experiment.memory.micro_batches)
-    folder = open_run_folder(experiment, Path(workdir), Path(data_dir), resume=resume)
+    folder = open_run_folder(experiment, workdir, data_dir, resume=resume)
     parts = build_parts(experiment, folder.facts["vocab_size"])
     checkpoints = Checkpoints(folder.path, experiment.run.keep_checkpoints)
     try:
         start, total = checkpoints.latest or 0, experiment.run.steps
+        require_same({"newest checkpoint": start})
         metrics: dict[str, float] = {}
         if start < total:
             state = _first_state(parts, mesh, folder, checkpoints)
@@ -84,10 +94,34 @@ def train(
     return RunSummary(folder.path, total, start, metrics, time.monotonic() - began_s)
 
 
+def _resolved(experiment: Experiment) -> Experiment:
+    """The run describes its text tower by the checkpoint's own sizes, so that it can be rebuilt without it."""
+    if experiment.text_encoder is None:
+        return experiment
+    return experiment.replace({"text_encoder": resolve_bert(experiment.text_encoder)})
+
+
+def _lost(workdir: Path, total: int) -> str:
+    saved = saved_steps(workdir / CHECKPOINT_FOLDER)
+    kept = f"step {saved[-1]} of {total} is saved in {workdir}" if saved else f"nothing is saved in {workdir} yet"
+    return (
+        f"process {jax.process_index()} of {jax.process_count()} stops because another process of the job was lost: "
+        f"it was killed, ran out of memory, failed with an error of its own, or its host cannot be reached; its own "
+        f"log says more. {kept}: start all processes again with the same command, and the run goes on from there"
+    )
+
+
 def _first_state(parts: TrainingParts, mesh: Mesh, folder: RunFolder, checkpoints: Checkpoints) -> TrainState:
     step = checkpoints.latest
     if step is None:
         return init_state(parts, mesh)
+    wanted = abstract_state(parts, mesh)
+    together(lambda: _check_data(folder, step))
+    trees = checkpoints.restore(step, saved_trees(wanted), together)
+    return TrainState(jax.device_put(jnp.asarray(step, jnp.int32), wanted.step.sharding), **trees)
+
+
+def _check_data(folder: RunFolder, step: int) -> None:
     saved = load_meta(folder.path, step)
     for name in ("index_fingerprint", "tokenizer_fingerprint"):
         if saved.get(name) != folder.facts[name]:
@@ -95,9 +129,6 @@ def _first_state(parts: TrainingParts, mesh: Mesh, folder: RunFolder, checkpoint
                 f"checkpoint {step} of {folder.path} was trained with {name} {saved.get(name)}, the folder now has "
                 f"{folder.facts[name]}: its files were changed; restore them, or start a new run folder"
             )
-    wanted = abstract_state(parts, mesh)
-    trees = checkpoints.restore(step, saved_trees(wanted))
-    return TrainState(jax.device_put(jnp.asarray(step, jnp.int32), wanted.step.sharding), **trees)
 
 
 class _Run:
@@ -128,7 +159,7 @@ class _Run:
         total, micro_batches = self._experiment.run.steps, self._experiment.memory.micro_batches
         batches = self._pipeline.batches(start)
         try:
-            with StopRequest() as stop:
+            with StopRequest(self._mesh) as stop:
                 for step in range(start + 1, total + 1):
                     state, metrics = self._step(state, to_global(next(batches), self._mesh, micro_batches))
                     self._watch.note(step, metrics)
@@ -137,17 +168,18 @@ class _Run:
                         self._watch.check()
                         self._logged_at = step, time.monotonic()
                     due = [hook for hook in self._hooks if hook.due(step, total)]
-                    if due or stop.received:
+                    if due:
                         self._watch.check()
                     for hook in due:
                         hook.action(step, state, metrics)
-                    if stop.received and step < total:
-                        self._stop(step, state, metrics, stop.received)
+                    if step < total and (reason := stop.reason()):
+                        self._stop(step, state, metrics, reason)
         finally:
             batches.close()
         return self._last
 
     def _stop(self, step: int, state: TrainState, metrics: Metrics, reason: str) -> None:
+        self._watch.check()
         if self._last_good() != step:
             self._save(step, state, metrics)
         self._checkpoints.wait()

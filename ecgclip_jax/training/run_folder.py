@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import platform
+import secrets
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 from transformers import PreTrainedTokenizerBase
 
 from ecgclip_jax.data.exposure import write_exposure
 from ecgclip_jax.data.index import SUMMARY_FILE, RunIndex, build_index, load_index
+from ecgclip_jax.parallel.agreement import by_first_process, exchange, require_same, together
 from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.spec.experiment import Experiment
 from ecgclip_jax.text.tokenizer import fingerprint, load_tokenizer, make_tokenizer, save
@@ -34,6 +37,11 @@ _FREE_AT_RESUME: dict[str, Any] = {
     "run": {"log_every", "checkpoint_every", "keep_checkpoints", "evaluate_every"},
 }
 """Parts of an experiment that cannot change the weights it leads to, so that a resumed run may change them."""
+_FREE_PER_PROCESS: dict[str, Any] = {"summary": True, "evaluation": True, "data": {"workers", "prefetch_batches"}}
+"""Parts of an experiment that may differ between the processes of a job: the others decide what they do together."""
+_SHARED_FILE = "last-start"
+_SHARED_WAIT_S = 30.0
+"""How long a network file system may take to show a file that another host has written."""
 
 
 class RunFolderError(UserError):
@@ -55,16 +63,20 @@ def open_run_folder(experiment: Experiment, path: Path, data_dir: Path, *, resum
     """Opens the folder of a run, new or begun before; process 0 writes, the others wait for it.
 
     Raises:
-        RunFolderError: the folder belongs to another experiment, is no run folder, or exists though `resume` is off.
+        RunFolderError: the folder belongs to another experiment, is no run folder, exists though `resume` is off,
+            cannot be written, or is not the same for all processes.
         CohortError, RunIndexError, TokenizerError: the data or the tokenizer are not what they have to be.
+        DisagreementError: processes that see other data or another tokenizer.
     """
-    if jax.process_index() == 0:
+
+    def fill() -> None:
         _claim(experiment, path, resume=resume)
         _fill(experiment, path, data_dir)
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("the run folder is filled")
-    index = load_index(path, experiment.data, data_dir, experiment.seed)
-    tokenizer = None if experiment.text_encoder is None else load_tokenizer(path / TOKENIZER_FOLDER)
+
+    by_first_process(fill)
+    _require_shared(path)
+    index = together(lambda: load_index(path, experiment.data, data_dir, experiment.seed))
+    tokenizer = together(lambda: _load_tokenizer(experiment, path))
     facts = run_facts(experiment) | {
         "index_fingerprint": index.fingerprint,
         "tokenizer_fingerprint": None if tokenizer is None else fingerprint(tokenizer),
@@ -72,9 +84,20 @@ def open_run_folder(experiment: Experiment, path: Path, data_dir: Path, *, resum
         "access": index.access,
         "licences": sorted({cohort.licence for cohort in index.cohorts}),
     }
-    if jax.process_index() == 0:
-        _write_json(path / EXPERIMENT_FILE, facts)
+    require_same({name: facts[name] for name in ("index_fingerprint", "tokenizer_fingerprint")})
+    by_first_process(lambda: _write_json(path / EXPERIMENT_FILE, facts))
     return RunFolder(path, index, tokenizer, facts)
+
+
+def shared_facts(experiment: Experiment) -> dict[str, Any]:
+    """What the processes of a job must have in common before the first step, each under a name that a user knows."""
+    values = experiment.model_dump(mode="json", exclude=_FREE_PER_PROCESS)
+    return {
+        **dict(_leaves(values)),
+        **{f"version of {name}": version(name) for name in _VERSIONS_OF},
+        "git commit": git_commit(),
+        "kind of device": jax.local_devices()[0].device_kind,
+    }
 
 
 def run_facts(experiment: Experiment) -> dict[str, Any]:
@@ -119,7 +142,8 @@ def _claim(experiment: Experiment, path: Path, *, resume: bool) -> None:
     if not known.is_file():
         if path.is_dir() and any(path.iterdir()):
             raise RunFolderError(f"{path} is neither empty nor a run folder; choose another --workdir")
-        path.mkdir(parents=True, exist_ok=True)
+        with _writing(path):
+            path.mkdir(parents=True, exist_ok=True)
         _write_json(known, run_facts(experiment))
         return
     if not resume:
@@ -139,21 +163,65 @@ def _fill(experiment: Experiment, path: Path, data_dir: Path) -> None:
     """Selects the records and makes the tokenizer, if a start before has not."""
     if not (path / SUMMARY_FILE).is_file():
         index = build_index(experiment.data, data_dir, experiment.seed)
-        write_exposure(index, path)
-        index.save(path)
+        with _writing(path):
+            write_exposure(index, path)
+            index.save(path)
     if experiment.text_encoder is not None and not (path / TOKENIZER_FOLDER).is_dir():
         texts = load_index(path, experiment.data, data_dir, experiment.seed).texts
         tokenizer = make_tokenizer(experiment.text_encoder.tokenizer, texts)
         unnamed = path / (TOKENIZER_FOLDER + ".tmp")
-        shutil.rmtree(unnamed, ignore_errors=True)
-        save(tokenizer, unnamed)
-        unnamed.rename(path / TOKENIZER_FOLDER)
+        with _writing(path):
+            shutil.rmtree(unnamed, ignore_errors=True)
+            save(tokenizer, unnamed)
+            unnamed.rename(path / TOKENIZER_FOLDER)
+
+
+def _load_tokenizer(experiment: Experiment, path: Path) -> PreTrainedTokenizerBase | None:
+    return None if experiment.text_encoder is None else load_tokenizer(path / TOKENIZER_FOLDER)
+
+
+def _require_shared(path: Path) -> None:
+    """Whether all processes see the folder that process 0 sees, and not one of the same name on their own host."""
+    if jax.process_count() == 1:
+        return
+    mark = exchange(secrets.token_hex(8))[0]
+    by_first_process(lambda: _write(path / _SHARED_FILE, mark))
+
+    def see() -> None:
+        until_s = time.monotonic() + _SHARED_WAIT_S
+        while not (path / _SHARED_FILE).is_file() or (path / _SHARED_FILE).read_text(encoding="utf-8") != mark:
+            if time.monotonic() > until_s:
+                raise RunFolderError(
+                    f"{path.absolute()} is not the folder that process 0 writes to; all hosts need the same one: "
+                    "put --workdir on a file system that they share"
+                )
+            time.sleep(0.2)
+
+    together(see)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    unnamed = path.with_suffix(".tmp")
-    unnamed.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    unnamed.replace(path)
+    _write(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    """Puts `text` there in one piece; RunFolderError if it cannot."""
+    unnamed = path.with_name(path.name + ".tmp")
+    with _writing(path.parent):
+        unnamed.write_text(text, encoding="utf-8")
+        unnamed.replace(path)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """A full disk or a missing permission becomes a RunFolderError."""
+    try:
+        yield
+    except OSError as error:
+        raise RunFolderError(
+            f"the run folder {path} cannot be written ({error.strerror or error}); free some space or mend the folder "
+            "and start the same command again, or choose another --workdir"
+        ) from error
 
 
 def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
