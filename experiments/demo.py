@@ -10,14 +10,14 @@ carries over to them best.
 
 from ecgclip_jax.spec.encoders import BertSpec, HeadSpec, ResNet1DSpec, TokenizerSpec
 from ecgclip_jax.spec.experiment import DataSpec, EvaluationSpec, Experiment, OptimizerSpec, RunSpec, Source
-from ecgclip_jax.spec.objectives import InfoNCESpec
+from ecgclip_jax.spec.objectives import InfoNCESpec, SigmoidSpec
 from ecgclip_jax.spec.signal import LEADS_8, AugmentSpec, Bandpass, MainsNotch, SignalSpec
 
 COHORT = "synthetic_ecg"
 
 
 def variants() -> dict[str, Experiment]:
-    """`base` is the demo; `shuffled_reports` its null world; `smoke` a few steps for tests."""
+    """`base` is the demo; `shuffled_reports` its null world; `sigmoid` the pairwise loss; `smoke` a few steps."""
     base = Experiment(
         name="demo",
         summary="Narrow ResNet-18 and a small BERT on synthetic ECGs of hospitals A and B",
@@ -63,6 +63,14 @@ def variants() -> dict[str, Experiment]:
     return {
         "base": base,
         "shuffled_reports": base.replace({"name": "demo_shuffled_reports", "data.null_world": "shuffled_reports"}),
+        "sigmoid": base.replace(
+            {
+                "name": "demo_sigmoid",
+                "objective": SigmoidSpec(
+                    embedding_dim=128, text_head=HeadSpec(kind="linear"), mask_same_text=True, bias=-4.0
+                ),
+            }
+        ),
         "smoke": base.replace(
             {
                 "name": "demo_smoke",

@@ -12,12 +12,13 @@ from ecgclip_jax.spec.encoders import BertSpec, HeadSpec, ResNet1DSpec, Tokenize
 from ecgclip_jax.spec.experiment import DataSpec, Experiment, OptimizerSpec, RunSpec, Source
 from ecgclip_jax.spec.objectives import InfoNCESpec
 from ecgclip_jax.spec.signal import ecgclip
+from ecgclip_jax.spec.small import demo_sized
 
 TEXT_MODEL = "ncbi/MedCPT-Query-Encoder"
 
 
 def variants() -> dict[str, Experiment]:
-    """`r34` is the abstract's model; `r18` and `r50` differ in depth alone; `smoke` runs anywhere in a minute."""
+    """`r34` is the abstract's model; `r18` and `r50` differ in depth alone; `demo` and `smoke` are synthetic."""
     r34 = Experiment(
         name="ecgclip_r34",
         summary="ECGCLIP's input and ResNet-34 with MERL's objective",
@@ -60,4 +61,15 @@ def variants() -> dict[str, Experiment]:
             }
         )
 
-    return {"r34": r34, "r18": resized(18), "r50": resized(50), "smoke": smoke}
+    demo = demo_sized(
+        "ecgclip_demo",
+        "ECGCLIP's ResNet-34 and objective in small",
+        InfoNCESpec(embedding_dim=128, text_head=HeadSpec(kind="mlp", hidden=128)),
+        {
+            "ecg_encoder.depth": 34,
+            "ecg_encoder.pooling": "attention",
+            "ecg_encoder.pool_width": 128,
+            "data.statement_keep_probability": 0.4,
+        },
+    )
+    return {"r34": r34, "r18": resized(18), "r50": resized(50), "demo": demo, "smoke": smoke}

@@ -11,6 +11,7 @@ from ecgclip_jax.spec.encoders import BertSpec, HeadSpec, ResNet1DSpec, Tokenize
 from ecgclip_jax.spec.experiment import DataSpec, Experiment, OptimizerSpec, RunSpec, Source
 from ecgclip_jax.spec.objectives import InfoNCESpec
 from ecgclip_jax.spec.signal import merl
+from ecgclip_jax.spec.small import demo_sized
 
 TEXT_MODEL = "ncbi/MedCPT-Query-Encoder"
 TRAIN_PAIRS = 756_259
@@ -22,7 +23,8 @@ def _epochs(epochs: int, batch_global: int) -> int:
 
 
 def variants() -> dict[str, Experiment]:
-    """`released` (the published code), `paper` (lr, decay, epochs, batch and frozen layers as the paper has them)."""
+    """`released` (the published code), `paper` (lr, decay, epochs, batch and frozen layers as the paper has them), and
+    `demo` on synthetic ECGs."""
     released = Experiment(
         name="merl_released",
         summary="MERL ResNet-18 with the released code's settings",
@@ -69,4 +71,10 @@ def variants() -> dict[str, Experiment]:
             "run.checkpoint_every": 1000,
         }
     )
-    return {"released": released, "paper": paper}
+    demo = demo_sized(
+        "merl_demo",
+        "MERL's objective and pooling in small",
+        released.objective.model_copy(update={"embedding_dim": 128, "text_head": HeadSpec(kind="mlp", hidden=128)}),
+        {"ecg_encoder.pooling": "attention", "ecg_encoder.pool_width": 128, "data.statement_keep_probability": 0.4},
+    )
+    return {"released": released, "paper": paper, "demo": demo}
