@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 from jaxtyping import Array, Key
 
 from ecgclip_jax.contracts import Batch, Embeddings, RowKeys
@@ -65,20 +67,16 @@ def _embedder(parts: TrainingParts, operators: SignalOperators, state: TrainStat
     experiment, objective = parts.experiment, parts.objective
     frozen = frozen_mask(experiment.optimizer, state.params)
     stats = state.batch_stats | ({"target": state.target_stats} if state.target else {})
+    views_of = partial(training_views, experiment.signal, experiment.augment, experiment.view, objective.spec.views)
+    # Each device prepares its own rows: left to the compiler, the filters' branches gather the batch on every device.
+    by_rows = PartitionSpec(MESH_AXES)
+    row_wise_views = jax.shard_map(
+        views_of, in_specs=(PartitionSpec(), *(by_rows,) * 4), out_specs=by_rows, check_vma=False
+    )
 
     def embed(params: Tree, rows: Batch, keys: RowKeys) -> tuple[Embeddings, Tree]:
         params = jax.tree.map(lambda p, f: jax.lax.stop_gradient(p) if f else p, params, frozen)
-        views = training_views(
-            experiment.signal,
-            experiment.augment,
-            experiment.view,
-            objective.spec.views,
-            operators,
-            rows.ecg_uv,
-            rows.extras,
-            rows.extras_present,
-            _stream(keys, _AUGMENT_STREAM),
-        )
+        views = row_wise_views(operators, rows.ecg_uv, rows.extras, rows.extras_present, _stream(keys, _AUGMENT_STREAM))
         return objective.embed(
             parts.towers,
             parts.heads,
