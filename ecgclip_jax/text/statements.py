@@ -1,8 +1,29 @@
-"""What a report says, statement by statement."""
+"""What a report says, statement by statement: where each ends, and what it is about.
+
+A report holds more than what its tracing shows: what an earlier tracing showed, what the patient suffers from, who
+signed. A text tower that is to learn findings of this ECG reads the kinds it is given; which words mark a kind is data
+(`data/statements_LANGUAGE.toml`, `data/splitting.toml`; the wordings are ours).
+"""
 
 from __future__ import annotations
 
 import re
+import tomllib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any, Literal, cast, get_args
+
+StatementKind = Literal["finding", "negated", "hedged", "comparison", "history", "demographics", "workflow", "untyped"]
+"""`finding`: what this tracing shows, at whatever degree; `negated`: that something is absent; `hedged`: in doubt;
+`comparison`: relation to another tracing; `history`: past, symptoms, drugs, indication; `demographics`: age, sex, size
+and judgements relative to them; `workflow`: signature, status, advice, a device about its own analysis; `untyped`:
+in a language without rules, so that nothing is known about it."""
+KINDS: tuple[StatementKind, ...] = get_args(StatementKind)
+TRAINING_KINDS: tuple[StatementKind, ...] = ("finding", "negated", "hedged", "untyped")
+"""What a text tower reads by default: what this tracing shows, and what nothing is known about."""
+TYPED_LANGUAGES = ("en", "de")
 
 _SPACES = re.compile(r"\s+")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -10,15 +31,150 @@ _END_OF_STATEMENT = re.compile(r"[\n\r;]|\.(?=\s|\Z)")
 """A line's end, a semicolon, or a full stop that is no decimal point."""
 
 
-def split_statements(text: str) -> tuple[str, ...]:
-    """The statements of a text, in order, each once: what stands between line ends, semicolons and full stops.
+@dataclass(frozen=True)
+class Statement:
+    """One statement of a report, without its full stop, and what it is about."""
 
-    Without their full stops, as prompts are written. Pieces without a letter are none; statements that differ in case
-    only are one.
+    text: str
+    kind: StatementKind
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Statements that `pattern` meets are of `kind`; `examples` are some, of which a test assures it."""
+
+    kind: StatementKind
+    about: str
+    pattern: re.Pattern[str]
+    carries: bool
+    """What follows it in the same report is about the same."""
+    examples: tuple[str, ...]
+
+
+def split_statements(text: str) -> tuple[str, ...]:
+    """The statements of a text, in order, each once, without their full stops (as prompts are written).
+
+    They end at line ends, semicolons and full stops other than those of decimal points and known abbreviations; in
+    German text that runs on without punctuation (PTB-XL), before the words with which a statement opens. Pieces
+    without a letter are none; statements that differ in case only are one.
     """
     distinct: dict[str, str] = {}
-    for piece in _END_OF_STATEMENT.split(text):
-        statement = _SPACES.sub(" ", piece).strip()
-        if _LETTER.search(statement):
-            distinct.setdefault(statement.casefold(), statement)
+    for sentence in _sentences(text):
+        for piece in _run_on_pieces(_SPACES.sub(" ", sentence).strip()):
+            if _LETTER.search(piece):
+                distinct.setdefault(piece.casefold(), piece)
     return tuple(distinct.values())
+
+
+def type_statement(statement: str, language: str) -> StatementKind:
+    """What one statement is about; `finding` where no rule says otherwise, `untyped` in a language without rules."""
+    if language not in TYPED_LANGUAGES:
+        return "untyped"
+    rule = _deciding_rule(statement, language)
+    return rule.kind if rule else "finding"
+
+
+def type_statements(report: str, language: str) -> tuple[Statement, ...]:
+    """The statements of a report with their kinds.
+
+    After a line that only announces a comparison ("When compared with ECG of …,"), what would be a finding, negated or
+    hedged belongs to the comparison, until a statement of another kind; so MUSE writes.
+    """
+    return tuple(_typed(split_statements(report), language))
+
+
+def training_text(report: str, language: str, kinds: Collection[StatementKind] = TRAINING_KINDS) -> str:
+    """The statements of the given kinds, joined by ". "; a report of which nothing is left out is returned as it is."""
+    typed = type_statements(report, language)
+    kept = [statement.text for statement in typed if statement.kind in kinds]
+    return report if len(kept) == len(typed) else ". ".join(kept)
+
+
+def _typed(statements: tuple[str, ...], language: str) -> Iterator[Statement]:
+    carried: StatementKind | None = None
+    for text in statements:
+        kind = type_statement(text, language)
+        if carried and kind in ("finding", "negated", "hedged"):
+            kind = carried
+        else:
+            rule = _deciding_rule(text, language) if language in TYPED_LANGUAGES else None
+            carried = rule.kind if rule and (rule.carries or rule.kind == carried) else None
+        yield Statement(text, kind)
+
+
+def _deciding_rule(statement: str, language: str) -> Rule | None:
+    folded = _folded(statement, language)
+    return next((rule for rule in statement_rules(language) if rule.pattern.search(folded)), None)
+
+
+def _folded(statement: str, language: str) -> str:
+    folded = _SPACES.sub(" ", statement.casefold()).strip()  # casefold writes ß as ss
+    return folded if language != "de" else folded.replace("ä", "ae").replace("ö", "oe").replace("ü", "ue")
+
+
+@cache
+def statement_rules(language: str) -> tuple[Rule, ...]:
+    """The rules of a language, in the order in which they are asked.
+
+    Raises:
+        KeyError: a language without rules.
+    """
+    if language not in TYPED_LANGUAGES:
+        raise KeyError(f"no statement rules for language {language!r}; there are {list(TYPED_LANGUAGES)}")
+    return tuple(_rule(entry) for entry in _read(f"statements_{language}.toml")["rule"])
+
+
+def _rule(entry: dict[str, Any]) -> Rule:
+    pattern = re.compile("|".join(f"(?:{alternative})" for alternative in entry["any"]))
+    kind = cast("StatementKind", entry["kind"])
+    return Rule(kind, entry["about"], pattern, entry.get("carries", False), tuple(entry["examples"]))
+
+
+def _read(name: str) -> dict[str, Any]:
+    return tomllib.loads((resources.files("ecgclip_jax.text") / "data" / name).read_text("utf-8"))
+
+
+def _sentences(text: str) -> Iterator[str]:
+    start = 0
+    for end in _END_OF_STATEMENT.finditer(text):
+        if (
+            end.group() == "."
+            and text[end.end() :].strip()
+            and _splitting().abbreviation.search(text, start, end.end())
+        ):
+            continue
+        yield text[start : end.start()]
+        start = end.end()
+    yield text[start:]
+
+
+def _run_on_pieces(sentence: str) -> Iterator[str]:
+    start = 0
+    for opening in _splitting().opening.finditer(sentence):
+        before = sentence[start : opening.start()].rstrip()
+        if before and not _splitting().joined.search(before):
+            yield before
+            start = opening.start()
+    yield sentence[start:].strip()
+
+
+@dataclass(frozen=True)
+class _Splitting:
+    abbreviation: re.Pattern[str]
+    """Ends with the full stop of an abbreviation, at the end of what is searched."""
+    opening: re.Pattern[str]
+    joined: re.Pattern[str]
+    """Ends with what ties the next words to it."""
+
+
+@cache
+def _splitting() -> _Splitting:
+    rules = _read("splitting.toml")
+    run_on = {name: "|".join(alternatives) for name, alternatives in rules["run_on"].items()}
+    lead = rf"(?:(?:{run_on['leads_in']})\s+)"
+    opening = rf"(?<![\w(/.-])(?:{lead}*(?:{run_on['heads']})|{lead}+(?:{run_on['led_heads']}))(?![\w-])"
+    return _Splitting(
+        re.compile(rf"\b(?:{'|'.join(rules['abbreviations'])})\.\Z", re.IGNORECASE),
+        re.compile(opening, re.IGNORECASE),
+        re.compile(rf"(?:[,:]|(?:^|\s)(?:{run_on['joined_by']}))\Z", re.IGNORECASE),
+    )
