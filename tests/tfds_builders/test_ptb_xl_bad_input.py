@@ -102,6 +102,8 @@ CASES: dict[str, Case] = {
     "no age": Case("flagged", {"age_unknown"}, {"age": ""}),
     "censored age": Case("kept", set(), {"age": "300.0"}),
     "unknown sex": Case("flagged", {"sex_unknown"}, {"sex": "2"}),
+    "height in metres": Case("flagged", {"height_out_of_range"}, {"height": "1.75"}),
+    "weight in words": Case("flagged", {"weight_out_of_range"}, {"weight": "heavy"}),
     "no patient": Case("flagged", {"patient_unknown"}, {"patient_id": ""}),
     "empty report": Case("flagged", {"report_empty"}, {"report": ""}),
     "report without a finding": Case("flagged", {"report_boilerplate"}, {"report": "trace only requested."}),
@@ -202,6 +204,17 @@ def test_a_censored_age_is_a_lower_bound(tmp_path: Path) -> None:
     folder = build(PtbXl(tmp_path), tmp_path / "data", workers=0).folder
     (record,) = pq.read_table(folder / "records-train.parquet").to_pylist()
     assert (record["age_years"], record["age_censored"]) == (90.0, True)
+
+
+def test_height_and_weight_are_kept_and_the_rest_is_unknown(tmp_path: Path) -> None:
+    row = dummy_row(1) | {"height": "168.0", "weight": ""}
+    write_signals(tmp_path, row, dummy_ecgs(1)[0])
+    write_table(tmp_path, [row])
+    folder = build(PtbXl(tmp_path), tmp_path / "data", workers=0).folder
+    (record,) = pq.read_table(folder / "records-train.parquet").to_pylist()
+    assert record["height_cm"] == 168.0
+    unknown = ("weight_kg", "smoker", "diabetes", "systolic_mmhg", "follow_up_years", "event_observed")
+    assert all(np.isnan(record[name]) for name in unknown)
 
 
 def test_a_missing_column_is_named(tmp_path: Path) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ecgclip_jax.signal.synthesis import DEFAULT_WORLD, FINDINGS, TARGETS, synthesize_ecgs
+from ecgclip_jax.signal.synthesis import CLINICAL, DEFAULT_WORLD, FINDINGS, TARGETS, synthesize_ecgs
 from tfds_builders.common.build import build
 from tfds_builders.common.cohort import BuildError
 from tfds_builders.synthetic_ecg.cohort import WORLDS, SyntheticEcg
@@ -57,12 +59,25 @@ def test_records_are_what_the_generator_draws(folder: Path) -> None:
         source = json.loads(row["source_row"])
         assert set(source["targets"]) == set(TARGETS)
         assert set(source["latent"]) == set(batch.latent)
+        for name in CLINICAL:
+            np.testing.assert_equal(row[name], float(batch.clinical[name][i]))
 
 
 def test_no_target_is_named_in_a_report(folder: Path) -> None:
     for row in _records(folder).to_pylist():
         assert row["report_raw"]
         assert not any(name in row["report_raw"].lower().replace(" ", "_") for name in TARGETS)
+
+
+def test_nothing_clinical_is_in_a_report(folder: Path) -> None:
+    """Neither in words nor as a number with its unit; "rhythm" and "ms" stand in reports, "mmHg" and "kg" must not."""
+    words = re.compile(
+        r"smok|tobacco|diabet|blood pressure|mm\s?hg|cholesterol|hdl|mmol|height|\bcm\b|weight|\bkg\b"
+        r"|follow.?up|event|surviv|risk",
+        re.IGNORECASE,
+    )
+    for row in _records(folder).to_pylist():
+        assert not words.search(row["report_raw"]), row["report_raw"]
 
 
 def test_a_larger_cohort_moves_no_patient() -> None:

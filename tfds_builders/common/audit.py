@@ -33,6 +33,8 @@ class BuildReason(StrEnum):
     age_out_of_range = "age_out_of_range"
     age_unknown = "age_unknown"
     sex_unknown = "sex_unknown"
+    height_out_of_range = "height_out_of_range"
+    weight_out_of_range = "weight_out_of_range"
     patient_unknown = "patient_unknown"
     duplicate_waveform = "duplicate_waveform"
     """The same samples stand under another record id of the same split."""

@@ -3,12 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from ecgclip_jax.signal.storage import StoredECG
 from ecgclip_jax.text.reports import CleaningStyle, clean_report, guess_language, report_flags
 from tfds_builders.common.audit import BuildReason
 from tfds_builders.common.schema import Record, Sex
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Clinical:
+    """Risk factors at the recording and what followed; None where the source does not say. Fields as in the schema."""
+
+    smoker: float | None = None
+    diabetes: float | None = None
+    systolic_mmhg: float | None = None
+    total_cholesterol_mmol_l: float | None = None
+    hdl_cholesterol_mmol_l: float | None = None
+    height_cm: float | None = None
+    weight_kg: float | None = None
+    follow_up_years: float | None = None
+    event_observed: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +33,7 @@ class Described:
     age_years: float | None
     age_censored: bool = False
     sex: Sex = "unknown"
+    clinical: Clinical = Clinical()
     report: str
     labels: tuple[tuple[str, float], ...]
     """Codes with likelihood in percent, in the source's order."""
@@ -56,6 +72,7 @@ def make_record(
         age_years=_number(described.age_years),
         age_censored=described.age_censored,
         sex=described.sex,
+        **{name: _number(value) for name, value in asdict(described.clinical).items()},
         report_raw=described.report,
         report_clean=clean_report(described.report, report_cleaning),
         report_language=guess_language(described.report),

@@ -14,7 +14,8 @@ from jaxtyping import Bool, Int16
 
 from ecgclip_jax.spec.signal import LEADS_12, STORED_LEADS, STORED_SAMPLES
 
-SCHEMA_VERSION = "1.0.0"
+SCHEMA_VERSION = "1.1.0"
+"""1.1.0 added risk factors and follow-up; the reading side takes them as unknown in cohorts of 1.0.0."""
 Sex = Literal["female", "male", "unknown"]
 LEAD_COUNT = len(LEADS_12)
 
@@ -72,6 +73,19 @@ class Record:
     )
     age_censored: bool = field(metadata=_column("bool", "The cohort hides the exact age of the very old."))
     sex: Sex = field(metadata=_column("text", "female, male or unknown."))
+    smoker: float = field(metadata=_column("float", "Current smoker, 0 or 1; NaN = unknown."))
+    diabetes: float = field(metadata=_column("float", "Diabetes mellitus, 0 or 1; NaN = unknown."))
+    systolic_mmhg: float = field(metadata=_column("float", "Systolic blood pressure; NaN = unknown."))
+    total_cholesterol_mmol_l: float = field(metadata=_column("float", "Total cholesterol; NaN = unknown."))
+    hdl_cholesterol_mmol_l: float = field(metadata=_column("float", "HDL cholesterol; NaN = unknown."))
+    height_cm: float = field(metadata=_column("float", "Body height; NaN = unknown."))
+    weight_kg: float = field(metadata=_column("float", "Body weight; NaN = unknown."))
+    follow_up_years: float = field(
+        metadata=_column("float", "Time from the recording to the cohort's event or the last news; NaN = unknown.")
+    )
+    event_observed: float = field(
+        metadata=_column("float", "1 = the event ended follow_up_years, 0 = censored there; NaN = unknown.")
+    )
     report_raw: str = field(metadata=_column("text", "The report, verbatim."))
     report_clean: str = field(metadata=_column("text", "The report as text.reports.clean_report leaves it."))
     report_language: str = field(metadata=_column("text", "Guessed from the text: en, de, sv or unknown."))

@@ -154,12 +154,17 @@ def _slices(table: pa.Table, rows: list[int]) -> Iterator[pa.Table]:
 
 def plausible_age(text: str, *, oldest_years: float = 120.0) -> tuple[float | None, tuple[str, ...]]:
     """Age in years from a cell, and what the audit should say: unknown if empty, refused if no human is so old."""
-    try:
-        age_years: float | None = float(text) if text.strip() else None
-    except ValueError:
-        age_years = float("nan")
-    if age_years is None:
+    if not text.strip():
         return None, (BuildReason.age_unknown.value,)
-    if not 0 <= age_years <= oldest_years:
-        return None, (BuildReason.age_out_of_range.value,)
-    return age_years, ()
+    return plausible(text, (0.0, oldest_years), BuildReason.age_out_of_range)
+
+
+def plausible(text: str, limits: tuple[float, float], reason: BuildReason) -> tuple[float | None, tuple[str, ...]]:
+    """A number from a cell: None if empty; None and `reason` for the audit if it is no number within `limits`."""
+    if not text.strip():
+        return None, ()
+    try:
+        number = float(text)
+    except ValueError:
+        number = float("nan")
+    return (number, ()) if limits[0] <= number <= limits[1] else (None, (reason.value,))

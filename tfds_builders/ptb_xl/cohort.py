@@ -14,9 +14,9 @@ from ecgclip_jax.signal.record import ECGReadError, ECGRecord, ReasonCode
 from tfds_builders.common.audit import BuildReason
 from tfds_builders.common.cohort import BuildError, CohortFacts
 from tfds_builders.common.download import Publisher
-from tfds_builders.common.records import Described, RowKey
+from tfds_builders.common.records import Clinical, Described, RowKey
 from tfds_builders.common.schema import Sex
-from tfds_builders.common.table_cohort import Row, RowError, TableCohort, plausible_age
+from tfds_builders.common.table_cohort import Row, RowError, TableCohort, plausible, plausible_age
 
 VERSION = "1.0.3"
 SOURCE_URL = f"https://physionet.org/files/ptb-xl/{VERSION}"
@@ -38,6 +38,8 @@ _SEX: dict[str, Sex] = {"0": "male", "1": "female"}
 _CENSORED_AGE = 300.0
 """Stands for every age above 89 (dataset description)."""
 _CENSORED_AGE_YEARS = 90.0
+_HEIGHT_CM, _WEIGHT_KG = (40.0, 230.0), (2.0, 300.0)
+"""What a patient can be, infants included; other cells are slips of the pen and stay unknown."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class PtbXl(TableCohort):
         "patient_id",
         "age",
         "sex",
+        "height",
+        "weight",
         "site",
         "device",
         "report",
@@ -90,15 +94,19 @@ class PtbXl(TableCohort):
         censored = _is_number(row["age"], _CENSORED_AGE)
         age_years, reasons = (_CENSORED_AGE_YEARS, ()) if censored else plausible_age(row["age"])
         sex = _SEX.get(_integer(row["sex"]), "unknown")
+        sex_reasons = (BuildReason.sex_unknown.value,) if sex == "unknown" else ()
+        height_cm, height_reasons = plausible(row["height"], _HEIGHT_CM, BuildReason.height_out_of_range)
+        weight_kg, weight_reasons = plausible(row["weight"], _WEIGHT_KG, BuildReason.weight_out_of_range)
         return Described(
             age_years=age_years,
             age_censored=censored,
             sex=sex,
+            clinical=Clinical(height_cm=height_cm, weight_kg=weight_kg),
             report=row["report"],
             labels=_scp_codes(row["scp_codes"]),
             site=_integer(row["site"]),
             device=row["device"].strip(),
-            reasons=(*reasons, *((BuildReason.sex_unknown.value,) if sex == "unknown" else ())),
+            reasons=(*reasons, *sex_reasons, *height_reasons, *weight_reasons),
         )
 
     def check(self, record: ECGRecord) -> None:

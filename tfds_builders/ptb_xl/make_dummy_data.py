@@ -41,6 +41,8 @@ def dummy_row(ecg_id: int, *, patient_id: int | None = None, fold: int = 1) -> d
         "patient_id": f"{10_000 + (ecg_id if patient_id is None else patient_id)}.0",
         "age": f"{40 + ecg_id % 50}.0",
         "sex": str(ecg_id % 2),
+        "height": "" if ecg_id % 3 else "172.0",
+        "weight": "" if ecg_id % 2 else "81.0",
         "site": "0.0",
         "device": "CS-12   E",
         "recording_date": "1990-01-01 12:00:00",

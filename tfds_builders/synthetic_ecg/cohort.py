@@ -30,7 +30,7 @@ from ecgclip_jax.signal.synthesis.patients import draw_patient
 from ecgclip_jax.spec.signal import STORED_RATE_HZ
 from ecgclip_jax.text.report_writer import write_report, writer_fingerprint
 from tfds_builders.common.cohort import BuildError, Cohort, CohortFacts, Plan, Shard, SourceOutcome, rows_per_shard
-from tfds_builders.common.records import Described, RowKey, audit_reasons, make_record
+from tfds_builders.common.records import Clinical, Described, RowKey, audit_reasons, make_record
 
 WorldName = Literal["default", "strangers_reports", "unseen_targets", "device_linked"]
 WORLDS: Mapping[WorldName, WorldSpec] = MappingProxyType(
@@ -45,7 +45,7 @@ WORLDS: Mapping[WorldName, WorldSpec] = MappingProxyType(
 
 FACTS = CohortFacts(
     name="synthetic_ecg",
-    version="1.0.0",
+    version="1.1.0",
     access="open",
     licence="Apache License 2.0",
     homepage="",
@@ -152,6 +152,7 @@ def _outcome(batch: SyntheticBatch, i: int, hospital: Hospital, number: int, spl
     described = Described(
         age_years=float(batch.age_years[i]),
         sex="female" if batch.sex[i] == "female" else "male",
+        clinical=Clinical(**{name: float(values[i]) for name, values in batch.clinical.items()}),
         report=_report(batch, i, hospital),
         labels=tuple((code, _STATED) for code in (*_found(batch.findings[i]), *_true_targets(batch, i))),
         site=hospital.name,

@@ -3,6 +3,7 @@
 Its numbers are always labelled synthetic. The way in is `synthesize_ecgs`; see DESIGN's rules for what may be claimed.
 """
 
+from ecgclip_jax.signal.synthesis.clinical import CLINICAL
 from ecgclip_jax.signal.synthesis.findings import FINDINGS, SEVERITIES, TARGET_TABLE, TARGETS
 from ecgclip_jax.signal.synthesis.generate import SyntheticBatch, one_ecg_per_finding, synthesize_ecgs
 from ecgclip_jax.signal.synthesis.recording import MEASUREMENTS
@@ -18,6 +19,7 @@ from ecgclip_jax.signal.synthesis.world import (
 )
 
 __all__ = [
+    "CLINICAL",
     "DEFAULT_WORLD",
     "EXTERNAL_HOSPITALS",
     "FINDINGS",

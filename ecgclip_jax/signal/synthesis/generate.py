@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int16, Int64
 
 from ecgclip_jax.signal.synthesis.acquisition import draw_defects, record
+from ecgclip_jax.signal.synthesis.clinical import CLINICAL, ClinicalFacts, draw_clinical
 from ecgclip_jax.signal.synthesis.findings import FINDINGS, SEVERITIES, TARGET_TABLE, TARGETS
 from ecgclip_jax.signal.synthesis.patients import (
     ECG_STREAM,
@@ -50,8 +51,12 @@ class SyntheticBatch:
     lead_present: Bool[np.ndarray, "n 12"]
     targets: dict[str, Bool[np.ndarray, " n"]]
     """Echo, rare-disease and risk labels by `TARGETS`; they never stand in a report."""
+    clinical: dict[str, Float32[np.ndarray, " n"]]
+    """Risk factors and follow-up by `CLINICAL`, NaN where not recorded; they never stand in a report."""
     latent: dict[str, Float32[np.ndarray, " n"]]
-    """Hidden severities by name, and `oracle_<target>`: the best score that knowing all of them allows."""
+    """Hidden severities by name, and `oracle_<target>`: the best score that knowing all of them allows.
+
+    `oracle_event` is the log hazard of the event that `follow_up_years` waits for."""
 
     def __len__(self) -> int:
         return len(self.record_id)
@@ -66,6 +71,7 @@ class _Row:
     reported: Recording
     report_seed: int
     device: Device
+    clinical: ClinicalFacts
 
 
 def synthesize_ecgs(world: WorldSpec, hospital: Hospital, patient_ids: Iterable[int], seed: int = 0) -> SyntheticBatch:
@@ -89,9 +95,10 @@ def one_ecg_per_finding(seed: int = 0) -> SyntheticBatch:
     rows = []
     for number, finding in enumerate(FINDINGS):
         patient = replace(draw_patient(world, quiet, number, seed), constitution=TYPICAL_CONSTITUTION)
+        clinical = draw_clinical(world, quiet, patient, seed)
         rng = keyed_generator(seed, quiet, number, ECG_STREAM)
         drawn = frozenset({finding} - {"normal_ecg", "sinus_rhythm"})
-        rows.append(_row(world, quiet, patient, 0, drawn, rng))
+        rows.append(_row(world, quiet, patient, clinical, 0, drawn, rng))
     return _collect(quiet, rows)
 
 
@@ -113,9 +120,10 @@ _QUIET_HOSPITAL = Hospital(
 
 def _rows(world: WorldSpec, hospital: Hospital, patient_id: int, seed: int) -> Iterator[_Row]:
     patient = draw_patient(world, hospital, patient_id, seed)
+    clinical = draw_clinical(world, hospital, patient, seed)
     for index in range(patient.ecg_count):
         rng = keyed_generator(seed, hospital, patient_id, ECG_STREAM + index)
-        row = _row(world, hospital, patient, index, draw_findings(patient, hospital, rng), rng)
+        row = _row(world, hospital, patient, clinical, index, draw_findings(patient, hospital, rng), rng)
         if world.reports_of_other_patients:
             row = replace(row, reported=_stranger(world, hospital, patient_id, index, seed))
         yield row
@@ -125,6 +133,7 @@ def _row(
     world: WorldSpec,
     hospital: Hospital,
     patient: Patient,
+    clinical: ClinicalFacts,
     index: int,
     drawn: frozenset[str],
     rng: np.random.Generator,
@@ -133,7 +142,7 @@ def _row(
     device = _device(world, hospital, patient, rng)
     defects = draw_defects(hospital, "arm_lead_reversal" in recording.findings, rng)
     ecg_uv = record(recording.electrodes_mv, hospital, device, defects, patient.constitution.breaths_hz, rng)
-    return _Row(patient, index, recording, ecg_uv, recording, int(rng.integers(2**62)), device)
+    return _Row(patient, index, recording, ecg_uv, recording, int(rng.integers(2**62)), device, clinical)
 
 
 def _stranger(world: WorldSpec, hospital: Hospital, patient_id: int, index: int, seed: int) -> Recording:
@@ -167,6 +176,7 @@ def _collect(hospital: Hospital, rows: list[_Row]) -> SyntheticBatch:
     targets = np.array([r.patient.targets for r in rows])
     latent = {name: severity[:, i] for i, name in enumerate(SEVERITIES)}
     latent |= {f"oracle_{t.key}": oracle[:, i] for i, t in enumerate(TARGET_TABLE)}
+    latent["oracle_event"] = np.array([r.clinical.log_hazard for r in rows], np.float32)
     truth, reported = [r.recording for r in rows], [r.reported for r in rows]
     return SyntheticBatch(
         hospital=hospital.name,
@@ -186,5 +196,6 @@ def _collect(hospital: Hospital, rows: list[_Row]) -> SyntheticBatch:
         low_pass_hz=np.array([r.device.low_pass_hz for r in rows], np.float32),
         lead_present=ecg_uv[:, 0, :] != -32768,
         targets={t.key: targets[:, i] for i, t in enumerate(TARGET_TABLE)},
+        clinical={name: np.array([r.clinical.recorded[name] for r in rows], np.float32) for name in CLINICAL},
         latent=latent,
     )

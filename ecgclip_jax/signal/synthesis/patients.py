@@ -89,6 +89,8 @@ class Patient:
     sex: Sex
     age_years: float
     severity: Float[np.ndarray, " severities"]
+    hidden: Float[np.ndarray, " severities"]
+    """The severities that targets and clinical facts come from: `severity`, but in the null world of unseen targets."""
     finding_noise: Float[np.ndarray, " findings"]
     healthy: bool
     constitution: Constitution
@@ -110,6 +112,7 @@ def draw_patient(world: WorldSpec, hospital: Hospital, patient_id: int, seed: in
         sex=sex,
         age_years=float(np.clip(round(hospital.age_mean_years + 16 * severity[SEVERITIES.index("age")]), 18, 95)),
         severity=severity,
+        hidden=hidden,
         finding_noise=rng.standard_normal(len(FINDINGS)),
         healthy=bool(rng.random() < hospital.healthy_share),
         constitution=_draw_constitution(rng, sex, dict(zip(SEVERITIES, severity * world.severity_effect, strict=True))),

@@ -49,6 +49,8 @@ class Hospital(Spec):
     report_style: ReportStyle
     training: bool
     """False: an external hospital, never trained on."""
+    clinical_missing: float = Field(0.1, ge=0, lt=1)
+    """Chance that a risk factor of a typical patient, or his follow-up, is not in the records."""
     device_link: float = Field(0.0, ge=-1, le=1)
     """Only with `WorldSpec.device_linked_target`: +1 ties positives to the first device, -1 to the last."""
 
@@ -69,6 +71,7 @@ HOSPITAL_A = Hospital(
     age_mean_years=60.0,
     report_style="clinical",
     training=True,
+    clinical_missing=0.05,
     device_link=1.0,
 )
 HOSPITAL_B = Hospital(
@@ -88,6 +91,7 @@ HOSPITAL_B = Hospital(
     age_mean_years=54.0,
     report_style="machine",
     training=True,
+    clinical_missing=0.2,
     device_link=1.0,
 )
 HOSPITAL_C = Hospital(
@@ -107,6 +111,7 @@ HOSPITAL_C = Hospital(
     age_mean_years=65.0,
     report_style="narrative",
     training=False,
+    clinical_missing=0.1,
     device_link=-1.0,
 )
 HOSPITALS: tuple[Hospital, ...] = (HOSPITAL_A, HOSPITAL_B, HOSPITAL_C)
@@ -117,7 +122,7 @@ EXTERNAL_HOSPITALS = tuple(h for h in HOSPITALS if not h.training)
 class WorldSpec(Spec):
     """The synthetic world. Defaults are the demo's world; the three last switches make null worlds."""
 
-    name: str = "synthetic-1"
+    name: str = "synthetic-2"
     hospitals: tuple[Hospital, ...] = HOSPITALS
     ecgs_per_patient_max: int = Field(3, ge=1, le=20)
     severity_effect: float = Field(1.0, ge=0)
