@@ -137,12 +137,14 @@ def _forward(
     loss: PairLoss, layout: Layout, ecg: Array, text: Array, scalars: Scalars, given: Given
 ) -> tuple[Scalar, Metrics, Kept]:
     def local(ecg: Array, text: Array, given: Given, position: Array, scalars: Scalars) -> tuple[Scalar, Metrics, Kept]:
+        zeros = jnp.zeros(ecg.shape[0], _sum_dtype(ecg, text))
+        scalars = _cast(scalars, zeros.dtype)
+
         def visit(row: _Side, column: _Side, states: tuple[PerRow, PerRow]) -> tuple[PerRow, PerRow]:
             return loss.absorb(_tile(row, column, layout), scalars, *states)
 
-        start = loss.start(jnp.zeros(ecg.shape[0], _sum_dtype(ecg, text)))
         rows, columns = _sides(ecg, text, given, position, layout)
-        states = _sweep(visit, rows, columns, start, layout)
+        states = _sweep(visit, rows, columns, loss.start(zeros), layout)
         return loss.finish(scalars, *states, given.valid, partial(_total, axes=layout.axes))
 
     rows, whole = PartitionSpec(layout.axes), PartitionSpec()
@@ -168,6 +170,8 @@ def _backward(
     ) -> tuple[Array, Array, Scalars]:
         kept_rows, kept_columns, weight = kept
         weight = cotangent * weight
+        zeros = jnp.zeros(ecg.shape, _sum_dtype(ecg, text))
+        scalars = _cast(scalars, zeros.dtype)
 
         def visit(row: _Side, column: _Side, states: tuple[PerRow, PerRow]) -> tuple[PerRow, PerRow]:
             (d_ecg, d_scalars), d_text = states
@@ -177,7 +181,6 @@ def _backward(
             d_text += _product("rc,rd->cd", by_cosine, row.embedding, layout)
             return (d_ecg, jax.tree.map(jnp.add, d_scalars, by_scalars)), d_text
 
-        zeros = jnp.zeros(ecg.shape, _sum_dtype(ecg, text))
         start = (zeros, dict.fromkeys(scalars, zeros[:, 0])), zeros
         rows, columns = _sides(ecg, text, given, position, layout)
         rows, columns = rows._replace(kept=kept_rows), columns._replace(kept=kept_columns)
@@ -289,6 +292,10 @@ def _slice(tree: Any, start: Array, size: int) -> Any:
 
 def _paste(tree: Any, part: Any, start: Array) -> Any:
     return jax.tree.map(lambda x, new: jax.lax.dynamic_update_slice_in_dim(x, new, start, 0), tree, part)
+
+
+def _cast(scalars: Scalars, dtype: DTypeLike) -> Scalars:
+    return {name: scalar.astype(dtype) for name, scalar in scalars.items()}
 
 
 def _over_devices(local: Callable[..., Any], layout: Layout, in_specs: Any, out_specs: Any) -> Callable[..., Any]:

@@ -131,6 +131,18 @@ def test_masks_reach_the_loss(kind: str, patients: bool, texts: bool) -> None:
     assert float(loss) == pytest.approx(float(expected), rel=1e-5)
 
 
+def test_soft_targets_are_the_similarity_of_the_texts() -> None:
+    soft = {"soft_target_weight": 0.4, "soft_target_scale": 3.0}
+    loss, _, embeddings, _, _ = run(InfoNCESpec(embedding_dim=DIM, **soft))
+    ecg, text = embeddings["ecg"], embeddings["text"][:, 0]
+    none, valid = jnp.zeros((ROWS, 0), jnp.int32), jnp.ones(ROWS, bool)
+    arguments = (ecg, text, jnp.asarray(1 / 0.07), none, valid)
+    expected, _ = reference.infonce(*arguments, direction="sum", factors=text, **soft)
+    hard, _ = reference.infonce(*arguments, direction="sum")
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+    assert abs(float(loss - hard)) > 0.1
+
+
 def test_an_ecg_without_report_counts_only_in_the_uni_modal_part() -> None:
     absent = jnp.ones((ROWS, 1), bool).at[2].set(False)
     everything, partial = run(WITH_VIEWS)[1], run(WITH_VIEWS, text_valid=absent)[1]

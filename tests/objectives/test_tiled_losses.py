@@ -195,6 +195,16 @@ def test_bfloat16_embeddings_have_float32_losses_and_bfloat16_gradients() -> Non
     assert_same(value, expected(halves, rest)["soft sigmoid"][0][0], 1e-5)
 
 
+def test_a_wider_scale_leaves_sums_as_wide_as_the_embeddings() -> None:
+    leaves, rest = make_arguments("float32")
+    with jax.enable_x64(True):
+        wide = leaves | {"scale": leaves["scale"].astype(np.float64)}
+        differentiated = jax.jit(jax.value_and_grad(lambda x, rest: sigmoid(tiled, x, rest), has_aux=True))
+        (value, _), gradients = differentiated(wide, rest)
+    assert (value.dtype, gradients["scale"].dtype) == (np.float32, np.float64)
+    assert_same(value, expected(leaves, rest)["sigmoid"][0][0], 1e-5)
+
+
 def test_narrow_products_round_what_is_multiplied_and_sum_in_float32() -> None:
     leaves, rest = jax.tree.map(jnp.asarray, make_arguments("float32"))
     narrow = partial(infonce, tiled, rest=rest, direction="sum", tile=DOES_NOT, matmul_dtype=jnp.bfloat16)
