@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 from ecgclip_jax.parallel.hlo import ArrayShape, Computation, Instruction, Program
 from ecgclip_jax.parallel.hlo_collectives import Collective, collective_kind, read_collective
@@ -232,24 +233,26 @@ def trip_count(program: Program, loop: Instruction) -> int | None:
 
 
 def kept_for_backward(program: Program) -> int:
-    """Bytes of arrays that the forward pass writes and the backward pass reads, by the names of operations.
+    """Most bytes of arrays alive at once that the forward pass writes and the backward pass reads.
 
-    An estimate: names are those of each kernel's last operation, and arrays need not all live at once. Counted per
-    computation (a loop's body has its own), the largest counts.
+    An estimate: which pass a kernel belongs to is told by the name of its last operation. The order of instructions is
+    that in which they run. Counted per computation (a loop's body has its own), the largest counts.
     """
     return max(_kept_in(computation) for computation in program.computations.values())
 
 
 def _kept_in(computation: Computation) -> int:
-    kept: dict[str, int] = {}
+    place = {name: number for number, name in enumerate(computation.instructions)}
+    change = [0] * (len(place) + 1)
     for name, value in computation.instructions.items():
         source = _origin(computation, value)
-        if len(value.shapes) != 1 or source.opcode in ("parameter", "constant") or not _is_forward(source):
+        if value.opcode == "bitcast" or len(value.shapes) != 1 or not _is_forward(source):
             continue
-        if any("transpose(" in reader.op_name for reader in computation.users[name]):
-            key = value.name if value.opcode == "get-tuple-element" else source.name
-            kept[key] = value.n_bytes
-    return sum(kept.values())
+        readers = _readers(computation, value)
+        if any("transpose(" in reader.op_name for reader in readers):
+            change[place[name]] += value.n_bytes
+            change[max(place[reader.name] for reader in readers) + 1] -= value.n_bytes
+    return max(accumulate(change))
 
 
 def _is_forward(instruction: Instruction) -> bool:
