@@ -107,7 +107,7 @@ class _Counting:
         if opcode in _FREE or opcode.endswith(("-done", "-update")) or instruction.target in _FREE_TARGETS:
             return
         if opcode == "while":
-            rounds = trip_count(self.program, instruction)
+            rounds = trip_count(instruction)
             cost.unknown_loops += rounds is None
             body = self.program.computations[instruction.attribute("body").lstrip("%")]
             cost.add(self.cost_of(body, times * (rounds or 1)))
@@ -222,14 +222,10 @@ def _is_convolution(instruction: Instruction) -> bool:
     return "conv_general_dilated" in name or ("dot_general" not in name and "size=" in instruction.attribute("window"))
 
 
-def trip_count(program: Program, loop: Instruction) -> int | None:
-    """Rounds of a `while`: what the compiler noted, else the bound that its condition compares with."""
+def trip_count(loop: Instruction) -> int | None:
+    """Rounds of a `while`, where the compiler has noted them."""
     noted = re.search(r'known_trip_count[":{\s]+n[":\s]+(\d+)', loop.attributes)
-    if noted:
-        return int(noted.group(1))
-    condition = program.computations[loop.attribute("condition").lstrip("%")]
-    bounds = [i.literal for i in condition.instructions.values() if i.opcode == "constant"]
-    return int(bounds[0]) if len(bounds) == 1 and bounds[0].isdigit() else None
+    return int(noted.group(1)) if noted else None
 
 
 def kept_for_backward(program: Program) -> int:
