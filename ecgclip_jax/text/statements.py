@@ -27,8 +27,8 @@ TYPED_LANGUAGES = ("en", "de")
 
 _SPACES = re.compile(r"\s+")
 _LETTER = re.compile(r"[^\W\d_]")
-_END_OF_STATEMENT = re.compile(r"[\n\r;]|\.(?=\s|\Z)")
-"""A line's end, a semicolon, or a full stop that is no decimal point."""
+_END_OF_STATEMENT = re.compile(r"[\n\r;]|\.(?=\s|\Z)(?!\s*(?i:grad))")
+"""A line's end, a semicolon, or a full stop that is neither a decimal point nor that of "1. Grades"."""
 
 
 @dataclass(frozen=True)
