@@ -22,6 +22,7 @@ NAMES = (
     "train_step",
     "evaluation",
     "linear_probe",
+    "step_memory",
 )
 
 
