@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ecgclip_jax.contracts import Batch, EcgOutput, Embeddings, RowKeys
-from ecgclip_jax.objectives import clef_reference
+from ecgclip_jax.objectives import clef_tiles
 from ecgclip_jax.objectives.clef_reference import Guidance
 from ecgclip_jax.objectives.contrastive import l2_normalised
 from ecgclip_jax.objectives.extras import known_values
@@ -65,13 +65,9 @@ class Clef(Objective):
             MissingColumnError: a batch without risk scores (or completeness, where `missing_mask` asks for it).
         """
         first, second = embeddings["view_1"], embeddings["view_2"]
-        weighted, distance = clef_reference.losses(self.spec, interleaved(first, second), self.guidance(batch))
-        share = 1 / 2 if self.spec.reduction == "mean" else 1.0
-        loss = share * (self.spec.contrast_weight * weighted + self.spec.distance_weight * distance)
-        return loss, {
+        loss, metrics = clef_tiles.loss(self.spec, interleaved(first, second), self.guidance(batch), axes=mesh_axes)
+        return loss, metrics | {
             "loss": loss,
-            "loss_weighted": weighted,
-            "loss_distance": distance,
             "positive_cosine": (first * second).sum(axis=1).mean(),
             "risk_known": batch.extras_present["risk"].mean(dtype=loss.dtype),
         }

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from ecgclip_jax.objectives.reference import Scalar, cosine_matrix
+from ecgclip_jax.objectives.reference import Metrics, Scalar, cosine_matrix
 from ecgclip_jax.spec.objectives import ClefSpec
 
 MINMAX_EPSILON = 1e-6
@@ -27,8 +27,8 @@ class Guidance(NamedTuple):
     """Known share q of the metadata behind the risk; 0 where nothing is masked: exp(-q q') is then 1."""
 
 
-def losses(spec: ClefSpec, embedding: Float[Array, "rows dim"], guidance: Guidance) -> tuple[Scalar, Scalar]:
-    """(L_w, L_d) of L2-normalised views.
+def loss(spec: ClefSpec, embedding: Float[Array, "rows dim"], guidance: Guidance) -> tuple[Scalar, Metrics]:
+    """L_w + L_d of L2-normalised views, with their weights, or the mean of the two; both are the metrics.
 
     - D: the squared difference of risks, min-max scaled over the batch, raised to [alpha, 1]; times
       exp(-q q'), and 0 within a record.
@@ -47,7 +47,10 @@ def losses(spec: ClefSpec, embedding: Float[Array, "rows dim"], guidance: Guidan
     weighted = (jnp.log(share.sum(axis=1) + LOG_EPSILON) - target).mean()
     low, high = cosine.min(), cosine.max()
     scaled = (cosine - low) / (high - low + MINMAX_EPSILON)
-    return weighted, jnp.square(scaled - (1 - distance)).mean()
+    misfit = jnp.square(scaled - (1 - distance)).mean()
+    part = 0.5 if spec.reduction == "mean" else 1.0
+    total = part * (spec.contrast_weight * weighted + spec.distance_weight * misfit)
+    return total, {"loss_weighted": weighted, "loss_distance": misfit}
 
 
 def same_record(rows: int) -> tuple[Bool[Array, "rows rows"], Bool[Array, "rows rows"]]:

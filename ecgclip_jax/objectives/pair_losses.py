@@ -79,9 +79,10 @@ class SoftmaxSide(NamedTuple):
 
 @dataclass(frozen=True)
 class InfoNCE:
-    """Cross-entropy of rows plus that of columns, times `factor`; `soft_weight` 0 has one-hot targets."""
+    """Cross-entropy of rows and that of columns, each with its weight; `soft_weight` 0 has one-hot targets."""
 
-    factor: float
+    row_weight: float
+    column_weight: float
     soft_weight: float
     soft_scale: float
 
@@ -114,26 +115,31 @@ class InfoNCE:
     ) -> tuple[Scalar, Metrics, Kept]:
         """Log-sum-exp less expected logit, mean over valid rows; keeps each side's log-sum-exp and target's share."""
         (row, rivals), (column, column_top) = rows, columns
-        losses = -2 * (1 - self.soft_weight) * scalars["scale"] * rivals.positive
+        losses = -self._hard() * scalars["scale"] * rivals.positive
         kept = []
-        for side in (row, column):
+        for side, side_weight in ((row, self.row_weight), (column, self.column_weight)):
             log_sum = side.softmax.log_sum(valid)
-            share = self.soft_weight / jnp.maximum(side.mass, jnp.finfo(side.mass.dtype).tiny)
-            losses += log_sum - share * side.weighted
+            share = side_weight * self.soft_weight / jnp.maximum(side.mass, jnp.finfo(side.mass.dtype).tiny)
+            losses += side_weight * log_sum - share * side.weighted
             kept.append((log_sum, share))
-        weight = self.factor / _at_least_one(total(valid.astype(losses.dtype)))
+        weight = 1 / _at_least_one(total(valid.astype(losses.dtype)))
         return weight * total(losses), rivals.metrics(column_top, valid, total), (kept[0], kept[1], weight)
 
     def gradient(self, tile: Tile, scalars: Scalars, rows: PerRow, columns: PerRow) -> tuple[PerPair, dict[str, Row]]:
         """By each logit: softmax of its row and of its column, less both targets."""
         (row_log_sum, row_share), (column_log_sum, column_share) = rows, columns
         logits = scalars["scale"] * tile.cosine
-        d_logits = jnp.exp(logits - row_log_sum[:, None]) + jnp.exp(logits - column_log_sum[None, :])
-        d_logits = jnp.where(tile.allowed, d_logits, 0)
-        d_logits -= 2 * (1 - self.soft_weight) * tile.positive
+        d_logits = self.row_weight * jnp.exp(logits - row_log_sum[:, None])
+        if self.column_weight:
+            d_logits += self.column_weight * jnp.exp(logits - column_log_sum[None, :])
+        d_logits = jnp.where(tile.allowed, d_logits, 0) - self._hard() * tile.positive
         if self.soft_weight:
             d_logits -= self._soft(tile) * (row_share[:, None] + column_share[None, :])
         return scalars["scale"] * d_logits, {"scale": (d_logits * tile.cosine).sum(1)}
+
+    def _hard(self) -> float:
+        """Share of the targets of both sides that lies on the positive."""
+        return (self.row_weight + self.column_weight) * (1 - self.soft_weight)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-Direction = Literal["sum", "mean"]
+Direction = Literal["sum", "mean", "rows"]
 Reduction = Literal["rows", "pairs"]
 """Of a sum over pairs: by the number of valid rows (SigLIP), or of all allowed pairs (FOCAL)."""
 Scalar = Float[Array, ""]
@@ -36,8 +36,9 @@ def infonce(
 ) -> tuple[Scalar, Metrics]:
     """InfoNCE over L2-normalised embeddings: cross-entropy of rows and of columns with the diagonal as target.
 
-    `direction` adds both (MERL's released loss) or takes their mean (CLIP, arXiv 2103.00020). Logits and result are
-    float32 or wider. Returns the loss averaged over valid rows, and the metrics of `similarity_metrics`.
+    `direction` adds both (MERL's released loss), takes their mean (CLIP, arXiv 2103.00020), or has the rows alone
+    (MoCo: queries over keys). Logits and result are float32 or wider. Returns the loss averaged over valid rows, and
+    the metrics of `similarity_metrics`.
 
     With `factors` (unit vectors, no gradient) the share `soft_target_weight` of every target is spread over the
     row's, or the column's, allowed pairs: softmax of `soft_target_scale` times the product of their factors (ours).
@@ -54,8 +55,9 @@ def infonce(
             target = (1 - soft_target_weight) * target + soft_target_weight * jax.nn.softmax(similarity, axis=axis)
         return jax.nn.logsumexp(jnp.where(allowed, logits, -jnp.inf), axis=axis) - (target * logits).sum(axis=axis)
 
-    both = mean_over_valid(cross_entropy(1) + cross_entropy(0), valid)
-    return both if direction == "sum" else both / 2, similarity_metrics(cosine, negative, valid)
+    losses = cross_entropy(1) if direction == "rows" else cross_entropy(1) + cross_entropy(0)
+    loss = mean_over_valid(losses, valid)
+    return loss / 2 if direction == "mean" else loss, similarity_metrics(cosine, negative, valid)
 
 
 def sigmoid(

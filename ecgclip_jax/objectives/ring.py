@@ -78,6 +78,12 @@ class Tile(NamedTuple):
     """Products of the factors; zeros where targets are hard."""
     positive: Bool[Array, "rows columns"]
     negative: Bool[Array, "rows columns"]
+    masked: Bool[Array, "rows columns"]
+    """Valid pairs that are neither, because they share a group."""
+    rows: Given
+    columns: Given
+    column_position: Int[Array, "columns"]
+    """In the global batch."""
 
     @property
     def allowed(self) -> Bool[Array, "rows columns"]:
@@ -198,6 +204,28 @@ def _backward(
 pair_loss.defvjp(_forward_keeping, _backward)
 
 
+def over_columns(
+    absorb: Callable[[Tile, PerRow], PerRow],
+    start: Callable[[Float[Array, "rows"]], PerRow],
+    layout: Layout,
+    ecg: Float[Array, "batch dim"],
+    text: Float[Array, "batch dim"],
+    given: Given,
+) -> PerRow:
+    """What each row remembers of all columns, tile by tile, from `start` of zeros on; without gradient."""
+
+    def local(ecg: Array, text: Array, given: Given, position: Array) -> PerRow:
+        def visit(row: _Side, column: _Side, states: tuple[PerRow, PerRow]) -> tuple[PerRow, PerRow]:
+            return absorb(_tile(row, column, layout), states[0]), ()
+
+        zeros = jnp.zeros(ecg.shape[0], _sum_dtype(ecg, text))
+        return _sweep(visit, *_sides(ecg, text, given, position, layout), (start(zeros), ()), layout)[0]
+
+    rows = PartitionSpec(layout.axes)
+    arguments = jax.lax.stop_gradient((ecg, text, given))
+    return _over_devices(local, layout, (rows,) * 4, rows)(*arguments, _positions(ecg))
+
+
 def _sweep(
     visit: Callable[[_Side, _Side, tuple[PerRow, PerRow]], tuple[PerRow, PerRow]],
     rows: _Side,
@@ -256,9 +284,11 @@ def _tile(rows: _Side, columns: _Side, layout: Layout) -> Tile:
     negative = valid & ~positive
     for row_ids, column_ids in zip(rows.given.groups.T, columns.given.groups.T, strict=True):
         negative &= row_ids[:, None] != column_ids[None, :]
+    masked = valid & ~positive & ~negative
     cosine = _product("rd,cd->rc", rows.embedding, columns.embedding, layout)
     similarity = _product("rd,cd->rc", rows.given.factors, columns.given.factors, layout)
-    return Tile(cosine, similarity.astype(cosine.dtype), positive, negative)
+    similarity = similarity.astype(cosine.dtype)
+    return Tile(cosine, similarity, positive, negative, masked, rows.given, columns.given, columns.position)
 
 
 def _product(contraction: str, first: Array, second: Array, layout: Layout) -> Array:

@@ -26,7 +26,7 @@ from ecgclip_jax.objectives.interfaces import (
     Tree,
     Views,
 )
-from ecgclip_jax.objectives.reference import Metrics, Scalar, cosine_matrix
+from ecgclip_jax.objectives.reference import Metrics, Scalar
 from ecgclip_jax.objectives.two_views import N_VIEWS, embed_views, interleaved
 from ecgclip_jax.spec.objectives import BYOLSpec, MoCoSpec, SimCLRSpec
 
@@ -93,12 +93,7 @@ class SimCLR(SelfSupervised):
             direction="mean",
             axes=mesh_axes,
         )
-        return loss, {
-            "loss": loss,
-            "recall_at_1": metrics["recall_at_1_ecg_to_text"],
-            "positive_cosine": metrics["positive_cosine"],
-            "negative_cosine": metrics["negative_cosine"],
-        }
+        return loss, _contrast_metrics(metrics) | {"loss": loss}
 
 
 @dataclass(frozen=True)
@@ -175,12 +170,21 @@ class MoCo(_WithTarget):
         self, embeddings: Embeddings, params: Tree, batch: Batch, mesh_axes: tuple[str, ...]
     ) -> tuple[Scalar, Metrics]:
         """2 temperature x cross-entropy of queries over keys, summed over both directions (MoCo-v3, algorithm 1)."""
-        first, second = (
-            _row_cross_entropy(embeddings[f"prediction_{i}"], embeddings[f"target_{j}"], self.spec.temperature)
+        no_groups, valid = jnp.zeros((len(batch.record_row), 0), jnp.int32), jnp.ones(len(batch.record_row), bool)
+        (first, metrics), (second, _) = (
+            tiled.infonce(
+                embeddings[f"prediction_{i}"],
+                embeddings[f"target_{j}"],
+                jnp.asarray(1 / self.spec.temperature, jnp.float32),
+                no_groups,
+                valid,
+                direction="rows",
+                axes=mesh_axes,
+            )
             for i, j in ((1, 2), (2, 1))
         )
         loss = 2 * self.spec.temperature * (first + second)
-        return loss, {"loss": loss}
+        return loss, _contrast_metrics(metrics) | {"loss": loss}
 
 
 def _numbered(name: str, outputs: tuple[EcgOutput, EcgOutput], heads: Heads, params: Tree, *through: str) -> Embeddings:
@@ -194,7 +198,10 @@ def _numbered(name: str, outputs: tuple[EcgOutput, EcgOutput], heads: Heads, par
     return embeddings
 
 
-def _row_cross_entropy(query: Float[Array, "batch dim"], key: Float[Array, "batch dim"], temperature: float) -> Scalar:
-    logits = cosine_matrix(query, key) / temperature
-    loss: Array = (jax.nn.logsumexp(logits, axis=1) - jnp.diagonal(logits)).mean()
-    return loss
+def _contrast_metrics(metrics: Metrics) -> Metrics:
+    """Of a contrast of views, where the two sides are alike."""
+    return {
+        "recall_at_1": metrics["recall_at_1_ecg_to_text"],
+        "positive_cosine": metrics["positive_cosine"],
+        "negative_cosine": metrics["negative_cosine"],
+    }

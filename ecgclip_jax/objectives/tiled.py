@@ -41,7 +41,8 @@ def infonce(
     layout = _checked(ecg, text, Layout(axes, tile, matmul_dtype))
     soft_weight = 0.0 if factors is None else soft_target_weight
     given = _given(factors if soft_weight else None, groups, valid)
-    loss = InfoNCE(1.0 if direction == "sum" else 0.5, soft_weight, soft_target_scale)
+    row_weight, column_weight = {"sum": (1.0, 1.0), "mean": (0.5, 0.5), "rows": (1.0, 0.0)}[direction]
+    loss = InfoNCE(row_weight, column_weight, soft_weight, soft_target_scale)
     return pair_loss(loss, layout, ecg, text, {"scale": scale}, given)
 
 

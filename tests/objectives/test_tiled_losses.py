@@ -50,6 +50,7 @@ def l1_alignment(module: Any, leaves: Tree, rest: Tree, **how: Any) -> tuple[jax
 
 LOSSES: dict[str, Callable[..., tuple[jax.Array, Tree]]] = {
     "infonce": partial(infonce, direction="sum"),
+    "infonce of rows": partial(infonce, direction="rows"),
     "soft infonce": partial(soft_infonce, direction="mean"),
     "sigmoid": sigmoid,
     "soft sigmoid": soft_sigmoid,

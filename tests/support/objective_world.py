@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,20 +33,24 @@ class LinearTowers:
         return TextOutput(pooled=params["table"][ids[:, 0]])
 
 
-class World(NamedTuple):
-    """An objective with its heads, its parameters, and its momentum branch."""
+@dataclass(frozen=True, eq=False)
+class World:
+    """An objective with its heads, its parameters, and its momentum branch; each program is compiled once."""
 
     objective: Objective
     heads: dict[str, Any]
     params: dict[str, Any]
     target: dict[str, Any]
 
-    def embed(self, views: tuple[EcgInput, ...], batch: Batch, *, target: Any = "own") -> tuple[Embeddings, Any]:
+    def embed(
+        self, views: tuple[EcgInput, ...], batch: Batch, *, params: Any = None, target: Any = "own"
+    ) -> tuple[Embeddings, Any]:
+        """Embeddings and running statistics, of these parameters or others."""
         stats = {"ecg": {"mean": jnp.zeros(())}, "target": {"ecg": {"mean": jnp.ones(())}}}
         return self.objective.embed(
             LinearTowers(),
             self.heads,
-            self.params,
+            self.params if params is None else params,
             stats,
             views,
             batch,
@@ -56,21 +61,28 @@ class World(NamedTuple):
 
     def loss(self, views: tuple[EcgInput, ...], batch: Batch) -> tuple[Any, Any]:
         """Embeddings and loss in one program."""
-        return jax.jit(lambda *given: self._loss(self.params, self.target, *given))(views, batch)
+        return self._programs["loss"](self.params, self.target, views, batch)
 
     def gradient(self, views: tuple[EcgInput, ...], batch: Batch) -> tuple[Any, Any]:
         """Of the loss, by the parameters and by those of the momentum branch."""
-        by_both = jax.grad(lambda params, target, *given: self._loss(params, target, *given)[0], (0, 1))
-        return jax.jit(by_both)(self.params, self.target, views, batch)
+        return self._programs["gradient"](self.params, self.target, views, batch)
 
     def loss_of(self, batch: Batch, **embeddings: np.ndarray) -> tuple[Any, Any]:
         """The loss of given embeddings."""
         arrays = {name: jnp.asarray(values, jnp.float32) for name, values in embeddings.items()}
-        return jax.jit(lambda *given: self.objective.loss(*given, ()))(arrays, self.params["objective"], batch)
+        return self._programs["loss_of"](arrays, self.params["objective"], batch)
 
-    def _loss(self, params: Any, target: Any, views: tuple[EcgInput, ...], batch: Batch) -> tuple[Any, Any]:
-        embeddings, _ = self._replace(params=params).embed(views, batch, target=target)
-        return self.objective.loss(embeddings, params["objective"], batch, ())
+    @cached_property
+    def _programs(self) -> dict[str, Any]:
+        def loss(params: Any, target: Any, views: tuple[EcgInput, ...], batch: Batch) -> tuple[Any, Any]:
+            embeddings, _ = self.embed(views, batch, params=params, target=target)
+            return self.objective.loss(embeddings, params["objective"], batch, ())
+
+        return {
+            "loss": jax.jit(loss),
+            "gradient": jax.jit(jax.grad(lambda *given: loss(*given)[0], (0, 1))),
+            "loss_of": jax.jit(lambda *given: self.objective.loss(*given, ())),
+        }
 
 
 @cache
