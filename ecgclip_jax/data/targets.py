@@ -76,7 +76,12 @@ def measurement_scaling(objective: ObjectiveSpec, index: RunIndex) -> dict[str, 
 
 
 def target_facts(objective: ObjectiveSpec, index: RunIndex) -> dict[str, Any]:
-    """What a run must remember to turn predictions back into units: for `RunIndex.save(folder, facts)`."""
+    """What a run must remember to turn predictions back into units: for `RunIndex.save(folder, facts)`.
+
+    Raises:
+        TargetError, LabelError, RunIndexError: as `target_extras`; a run that cannot learn is refused as it is opened.
+    """
+    target_extras(objective, index)
     return {_SCALING: measurement_scaling(objective, index)}
 
 

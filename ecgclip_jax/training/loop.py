@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from ecgclip_jax.checkpoints import CHECKPOINT_FOLDER, CheckpointError, Checkpoints, load_meta, saved_steps
 from ecgclip_jax.data.index import RunIndex
 from ecgclip_jax.data.pipeline import TrainPipeline
+from ecgclip_jax.data.targets import target_extras
 from ecgclip_jax.models.bert_weights import resolve_bert
 from ecgclip_jax.objectives.reference import Metrics
 from ecgclip_jax.parallel.agreement import require_same, together
@@ -220,6 +221,7 @@ def build_pipeline(experiment: Experiment, folder: RunFolder) -> TrainPipeline:
     return TrainPipeline(
         folder.index,
         folder.tokenizer,
+        target_extras(experiment.objective, folder.index),
         max_tokens=0 if text is None else text.tokenizer.max_tokens,
         batch_global=experiment.data.batch_global,
         process_index=jax.process_index(),

@@ -20,6 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ecgclip_jax.data.exposure import write_exposure
 from ecgclip_jax.data.index import SUMMARY_FILE, RunIndex, build_index, load_index
+from ecgclip_jax.data.targets import target_facts
 from ecgclip_jax.parallel.agreement import by_first_process, exchange, require_same, together
 from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.spec.experiment import Experiment
@@ -162,10 +163,12 @@ def _claim(experiment: Experiment, path: Path, *, resume: bool) -> None:
 def _fill(experiment: Experiment, path: Path, data_dir: Path) -> None:
     """Selects the records and makes the tokenizer, if a start before has not."""
     if not (path / SUMMARY_FILE).is_file():
-        index = build_index(experiment.data, data_dir, experiment.seed)
+        objective = experiment.objective
+        index = build_index(experiment.data, data_dir, experiment.seed, reads_text=objective.reads_text)
+        facts = target_facts(objective, index)
         with _writing(path):
             write_exposure(index, path)
-            index.save(path)
+            index.save(path, facts)
     if experiment.text_encoder is not None and not (path / TOKENIZER_FOLDER).is_dir():
         texts = load_index(path, experiment.data, data_dir, experiment.seed).texts
         tokenizer = make_tokenizer(experiment.text_encoder.tokenizer, texts)
