@@ -44,3 +44,26 @@ def test_mlp_head_is_linear_exact_gelu_linear() -> None:
 def test_merl_text_projection_has_the_published_size() -> None:
     params = jax.eval_shape(Head(HeadSpec(kind="mlp", hidden=256), 768, 256).init, jax.random.key(0))
     assert parameter_count(params) == 262_656
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_mlp_norm_head_normalises_each_group_of_the_batch_by_itself(groups: int) -> None:
+    x = np.random.default_rng(1).normal(size=(8, 6))
+    head = Head(HeadSpec(kind="mlp_norm", hidden=5), 6, 4, norm_groups=groups)
+    params = jax.jit(head.init)(jax.random.key(0))
+    assert parameter_count(params) == (6 * 5 + 5) + 2 * 5 + (5 * 4 + 4)
+    params["norm"] = {"scale": jnp.arange(1.0, 6), "bias": jnp.linspace(-1, 1, 5)}
+    hidden = x @ params["linear1"]["kernel"] + params["linear1"]["bias"]
+    parts = [(part - part.mean(0)) / np.sqrt(part.var(0) + 1e-5) for part in np.split(hidden, groups)]
+    hidden = np.maximum(np.concatenate(parts) * params["norm"]["scale"] + params["norm"]["bias"], 0)
+    expected = hidden @ params["linear2"]["kernel"] + params["linear2"]["bias"]
+    found = jax.jit(head.apply)(params, jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_micro_batches_of_an_mlp_norm_head_are_its_groups() -> None:
+    x = jnp.asarray(np.random.default_rng(2).normal(size=(8, 6)), jnp.float32)
+    whole, part = (Head(HeadSpec(kind="mlp_norm", hidden=5), 6, 4, norm_groups=groups) for groups in (4, 2))
+    params = jax.jit(whole.init)(jax.random.key(0))
+    parts = [jax.jit(part.apply)(params, half) for half in jnp.split(x, 2)]
+    np.testing.assert_allclose(np.concatenate(parts), jax.jit(whole.apply)(params, x), atol=1e-5)

@@ -180,3 +180,25 @@ def test_views_of_a_record_differ_and_do_not_depend_on_the_batch() -> None:
     alone = training_views(spec, noisy, ViewSpec(), 2, operators, ecg_uv[2:], {}, {}, keys[2:])
     for whole, part in zip(together, alone, strict=True):
         np.testing.assert_allclose(whole.signal[2:], part.signal, atol=1e-6)
+
+
+def test_a_time_mask_is_one_span_of_a_tenth_to_three_tenths_of_the_record_on_all_leads() -> None:
+    signal, valid = zeros()
+    _, masked = run(AugmentSpec(time_mask_probability=1.0), signal + 1, valid, keys_of())
+    assert (masked == masked[:, :, :1]).all()
+    edges = np.abs(np.diff(np.pad((~masked[:, :, 0]).astype(int), ((0, 0), (1, 1))), axis=1)).sum(axis=1)
+    assert (edges == 2).all(), "one span"
+    share = (~masked[:, :, 0]).mean(axis=1)
+    assert 0.1 - 1 / SAMPLES <= share.min() < 0.15 < 0.25 < share.max() <= 0.3 + 1 / SAMPLES
+    starts = masked[:, :, 0].argmin(axis=1)
+    assert starts.min() < 0.1 * SAMPLES
+    assert starts.max() > 0.6 * SAMPLES
+
+
+def test_time_masks_come_at_the_rate_asked_and_leave_other_draws_as_they_were() -> None:
+    signal, valid = np.random.default_rng(0).normal(size=(N, SAMPLES, 12)), np.ones((N, SAMPLES, 12), bool)
+    scaled, _ = run(AugmentSpec(scale_range=0.2), signal, valid, keys_of())
+    both, masked = run(AugmentSpec(scale_range=0.2, time_mask_probability=0.3), signal, valid, keys_of())
+    np.testing.assert_array_equal(both[masked], scaled[masked])
+    assert not both[~masked].any()
+    assert 0.1 < (~masked).any(axis=(1, 2)).mean() < 0.5
