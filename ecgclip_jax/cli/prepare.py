@@ -59,8 +59,9 @@ class PtbXlArguments(_Common):
     """A folder that holds ptbxl_database.csv and records500 (or records100); nothing is downloaded."""
     rate_hz: Literal[500, 100] = 500
     """Which published form to read; stored records are at 500 Hz either way."""
-    report_cleaning: Literal["plain", "merl"] = "plain"
-    """What report_clean holds: ours, or MERL's published preprocessing. report_raw is verbatim in both."""
+    report_cleaning: Literal["ptb_xl", "plain", "merl"] = "ptb_xl"
+    """What report_clean holds: ours with abbreviations written out or not, or MERL's published preprocessing.
+    report_raw is verbatim in all."""
 
 
 Arguments = (

@@ -1,22 +1,34 @@
 """Report text as it comes from cohorts: cleaning, emptiness, language. The raw text always stays beside the result.
 
-Two cleanings exist. `plain` is ours and removes what is not a finding: control characters, starred banners, signature
-and "unconfirmed" lines, and the label codes that PTB-XL's editors appended to reports. `merl` is what MERL's released
-preprocessing does, character for character, for runs that reproduce it.
+Cleanings are named. `plain` is ours and removes what is not a finding: control characters, starred banners, signature
+and "unconfirmed" lines, and the label codes that PTB-XL's editors appended to reports. `ptb_xl` and `mimic_iv_ecg` do
+that and what their cohort needs besides. `merl` is what MERL's released preprocessing does, character for character,
+for runs that reproduce it.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Literal
 
+from ecgclip_jax.text.abbreviations import expand_abbreviations
+from ecgclip_jax.text.languages import Language, guess_language
 from ecgclip_jax.text.statements import split_statements
 
-CleaningStyle = Literal["plain", "merl"]
-Language = Literal["en", "de", "sv", "unknown"]
+__all__ = [
+    "CleaningStyle",
+    "Language",
+    "clean_report",
+    "guess_language",
+    "join_columns",
+    "report_flags",
+    "report_statements",
+]
+
+CleaningStyle = Literal["plain", "merl", "ptb_xl", "mimic_iv_ecg"]
 
 # PTB-XL: codes with likelihoods appended by an editor ("… Edit: IMI 100, LVH 80 (IMI 100)"). They are the labels
 # themselves; a text tower that reads them has seen the answer.
@@ -41,6 +53,10 @@ _MEANINGFUL_ALONE = frozenset("&+-/<>=")
 _INVISIBLE = frozenset({"Cc", "Cf", "Zl", "Zp"})
 """Unicode categories of control characters, format characters and line separators."""
 _SPACES = re.compile(r"\s+")
+_STARS_BEFORE_STOP = re.compile(r"\s*\*{2,}(?=\.)")
+_REPEATED_STOP = re.compile(r"\.{2,}")
+_MACHINE_HEADING = re.compile(r"(?:(?<=\.\s)|\A)(?:summary:|-)\s*", re.IGNORECASE)
+"""How a machine begins a statement that sums up, or that goes on with the one before."""
 _LETTER = re.compile(r"[^\W\d_]")
 
 
@@ -78,19 +94,42 @@ def _clean_merl(text: str) -> str:
     return text.replace("\n", " ").replace("\r", " ").replace("\t", " ") + "."
 
 
-_CLEANERS: Mapping[CleaningStyle, Callable[[str], str]] = MappingProxyType({"plain": _clean_plain, "merl": _clean_merl})
+def _clean_ptb_xl(text: str) -> str:
+    text = _clean_plain(text)
+    return expand_abbreviations(text, "ptb_xl") if guess_language(text) == "de" else text
+
+
+def _clean_mimic_iv_ecg(text: str) -> str:
+    # A starred statement keeps the full stop behind its stars, or it would run into the next.
+    text = expand_abbreviations(_clean_plain(_STARS_BEFORE_STOP.sub("", text)), "mimic_iv_ecg")
+    return _REPEATED_STOP.sub(".", _MACHINE_HEADING.sub("", text))
+
+
+_CLEANERS: Mapping[CleaningStyle, Callable[[str], str]] = MappingProxyType(
+    {"plain": _clean_plain, "merl": _clean_merl, "ptb_xl": _clean_ptb_xl, "mimic_iv_ecg": _clean_mimic_iv_ecg}
+)
 
 
 def clean_report(text: str, style: CleaningStyle = "plain") -> str:
     """The report without what is not a finding.
 
     Args:
-      text: one report as the cohort has it. Cohorts that keep statements in columns join them with ". " first, as
-        MERL does.
-      style: `plain` (ours; lower-cases only text that already is, gives "" where no finding is left) or `merl`
-        (MERL's `pretrain/preprocess.ipynb`: lower case, a final full stop, "empty" for an empty report).
+      text: one report as the cohort has it; see `join_columns` where it has several columns.
+      style: `plain` (ours; lower-cases only text that already is, gives "" where no finding is left); `ptb_xl` (plain,
+        and in German reports abbreviations written out); `mimic_iv_ecg` (plain; blanks and full stops as in prose,
+        the machine's abbreviations written out, no "Summary:"); `merl` (MERL's `pretrain/preprocess.ipynb`: lower
+        case, a final full stop, "empty" for an empty report).
     """
     return _CLEANERS[style](text)
+
+
+def join_columns(cells: Iterable[str]) -> str:
+    """One report of statements that a cohort keeps in columns (MIMIC-IV-ECG's `report_0` … `report_17`).
+
+    Empty cells are left out and the rest joined with ". ", as MERL joins them, so that `merl` cleaning is MERL's to the
+    character. What a machine wrote inside a cell, blanks included, is as it was.
+    """
+    return ". ".join(cell for cell in cells if cell)
 
 
 def report_statements(raw: str, clean: str) -> tuple[str, ...]:
@@ -112,42 +151,3 @@ def report_flags(text: str) -> tuple[str, ...]:
         return ("report_empty",)
     flags = ("report_labels_removed",) if _APPENDED_LABELS.search(text) else ()
     return flags if clean_report(text) else (*flags, "report_boilerplate")
-
-
-# Function words and ECG vocabulary that one of the three languages has and the others lack. Prefixes end with "*".
-_WORDS: Mapping[Language, str] = {
-    "en": "the of with and or are is to be due this may not no but by from sinus_rhythm rhythm wave waves trace "
-    "branch bundle left right normal_ecg otherwise atrial ventricular premature contraction* fibrillation flutter "
-    "axis deviation lead leads voltage* suggest* consistent possible probable interval prolonged inverted depress* "
-    "elevat* infarct infarction ischaemi* ischemi* myocardial tachycardia bradycardia arrhythmia abnormalit* rate "
-    "changes hypertrophy enlargement only pathology borderline old recent ecg",
-    "de": "der die das und oder mit nicht kein keine auf bei nach für ist sind eine einer ein im zum sonst alter "
-    "sinusrhythmus rhythmus lagetyp linkstyp rechtstyp normales grenzbefund neg abnorm abnormes abnormales infarkt "
-    "vorhofflimmern vorhof* linkshypertrophie *schenkelblock ableitungen ischämie linksbelastung möglich "
-    "wahrscheinlich verdacht extrasystole* extrasystolen ventrikuläre supraventrikuläre tachykard* bradykard* "
-    "sinustachykardie sinusbradykardie sinusrythmus flach biphasisch llt niederspannung "
-    "unspezifische* pathologisch* steiltyp senkung hebung schrittmacher grenzbefund verlängerung *störung* herz* "
-    "kammer* überdrehter ueberdrehter arrhythmie sinistrocardiale",
-    "sv": "och eller med inte ej för vid som är sinusrytm rytm vänster höger el-axel axel *skänkelblock "
-    "förmaksflimmer förmaks* kammar* avvikande förändring sänkning höjning såsom ospecifik belastning myokardskada "
-    "förlängd takykardi bradykardi arytmi normalt extrasystoli ischemi bör övervägas misstänkt äldre",
-}
-
-
-def _word_pattern(words: str) -> re.Pattern[str]:
-    alternatives = "|".join(re.escape(w).replace(r"\*", r"\w*").replace("_", r"\s+") for w in words.split())
-    return re.compile(rf"(?<![\w-])(?:{alternatives})(?![\w-])")
-
-
-_PATTERNS = {language: _word_pattern(words) for language, words in _WORDS.items()}
-
-
-def guess_language(text: str) -> Language:
-    """The language whose words stand most often in the report; `unknown` for none, or when two come out equal.
-
-    Counts function words and ECG vocabulary; English, German and Swedish (PTB-XL has all three) are known.
-    """
-    text = _repair_characters(text).lower()
-    counts = sorted(((len(p.findall(text)), language) for language, p in _PATTERNS.items()), reverse=True)
-    (most, language), (second, _) = counts[0], counts[1]
-    return language if most > second else "unknown"

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from rich.console import Console
 
 from ecgclip_jax.signal.record import ECGReadError, ECGRecord, ReasonCode
+from ecgclip_jax.text.reports import CleaningStyle
 from tfds_builders.common.audit import BuildReason
 from tfds_builders.common.cohort import BuildError, CohortFacts
 from tfds_builders.common.download import Publisher
@@ -48,6 +49,7 @@ class PtbXl(TableCohort):
 
     rate_hz: RateHz = 500
     """Which of the two published forms: 500 Hz as recorded, or the authors' 100 Hz version."""
+    report_cleaning: CleaningStyle = "ptb_xl"
 
     table_name = "ptbxl_database.csv"
     splits = ("train", "validation", "test")
