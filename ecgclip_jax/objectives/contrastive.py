@@ -85,25 +85,25 @@ class ContrastiveObjective(Objective):
         """
         (view,) = views
         ecg, ecg_stats = towers.ecg(params["ecg"], stats["ecg"], view, train=train, keys=_fold(keys, _ECG_STREAM))
+        text = self._text(towers, params["text"], batch, train, _fold(keys, _TEXT_STREAM))
         embeddings = {
             "ecg": self.ecg_embedding(heads, params["objective"], ecg),
-            "text": self._text(towers, heads, params, batch, train, _fold(keys, _TEXT_STREAM)),
+            "text": per_ecg(self.text_embedding(heads, params["objective"], text), batch),
         }
-        extra = self.extra_embeddings(heads, params["objective"], ecg, embeddings, train, keys)
+        extra = self.extra_embeddings(heads, params["objective"], ecg, text, embeddings, batch, train, keys)
         return embeddings | extra, stats | {"ecg": ecg_stats}
 
     def _text(
-        self, towers: TowerFunctions, heads: Heads, params: Tree, batch: Batch, train: bool, keys: RowKeys | None
-    ) -> Float[Array, "batch k dim"]:
+        self, towers: TowerFunctions, params: Tree, batch: Batch, train: bool, keys: RowKeys | None
+    ) -> TextOutput:
         """Every text by itself: the K texts of an ECG are rows of the text tower."""
         if not isinstance(batch.texts, TextTokens):
             raise ValueError("this objective runs its text tower on tokens; the batch carries rows of a text table")
         ids, mask = batch.texts.ids, batch.texts.mask
-        rows, k, tokens = ids.shape
+        _, k, tokens = ids.shape
         if keys is not None:
             keys = jax.vmap(lambda key: jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(k)))(keys).reshape(-1)
-        text = towers.text(params["text"], ids.reshape(-1, tokens), mask.reshape(-1, tokens), train=train, keys=keys)
-        return self.text_embedding(heads, params["objective"], text).reshape(rows, k, -1)
+        return towers.text(params, ids.reshape(-1, tokens), mask.reshape(-1, tokens), train=train, keys=keys)
 
     def ecg_embedding(self, heads: Heads, params: Tree, ecg: EcgOutput) -> Float[Array, "batch dim"]:
         """Embedding of ECGs in the shared space, L2-normalised, float32."""
@@ -114,7 +114,15 @@ class ContrastiveObjective(Objective):
         return l2_normalised(heads["text_head"].apply(params["text_head"], text.pooled))
 
     def extra_embeddings(
-        self, heads: Heads, params: Tree, ecg: EcgOutput, embeddings: Embeddings, train: bool, keys: RowKeys | None
+        self,
+        heads: Heads,
+        params: Tree,
+        ecg: EcgOutput,
+        text: TextOutput,
+        embeddings: Embeddings,
+        batch: Batch,
+        train: bool,
+        keys: RowKeys | None,
     ) -> Embeddings:
         """What the loss needs beside `ecg` and `text`; nothing by default."""
         return {}
@@ -160,7 +168,15 @@ class InfoNCE(ContrastiveObjective):
         return {"log_scale": jnp.asarray(-math.log(self.spec.temperature), jnp.float32)}
 
     def extra_embeddings(
-        self, heads: Heads, params: Tree, ecg: EcgOutput, embeddings: Embeddings, train: bool, keys: RowKeys | None
+        self,
+        heads: Heads,
+        params: Tree,
+        ecg: EcgOutput,
+        text: TextOutput,
+        embeddings: Embeddings,
+        batch: Batch,
+        train: bool,
+        keys: RowKeys | None,
     ) -> Embeddings:
         """MERL's views: two linear maps of the mean over time, each with dropout of its own, L2-normalised."""
         if self.spec.uni_modal_weight == 0:
@@ -255,6 +271,11 @@ def dropout(x: Float[Array, "batch dim"], rate: float, keys: RowKeys | None) -> 
         raise ValueError("dropout needs a random key per record; pass keys= or train=False")
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
     return jnp.where(keep, x / (1 - rate), 0)
+
+
+def per_ecg(x: Float[Array, "texts dim"], batch: Batch) -> Float[Array, "batch k dim"]:
+    """Rows of texts as the K texts of each ECG."""
+    return x.reshape(*batch.text_valid.shape, -1)
 
 
 def _fold(keys: RowKeys | None, stream: int) -> RowKeys | None:

@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ecgclip_jax.contracts import Batch, EcgOutput, Embeddings, RowKeys
+from ecgclip_jax.contracts import Batch, EcgOutput, Embeddings, RowKeys, TextOutput
 from ecgclip_jax.objectives import tiled
-from ecgclip_jax.objectives.contrastive import ContrastiveObjective, l2_normalised, scale_of
+from ecgclip_jax.objectives.contrastive import ContrastiveObjective, l2_normalised, per_ecg, scale_of
 from ecgclip_jax.objectives.interfaces import (
     HeadNeeds,
     Heads,
@@ -64,16 +64,30 @@ class FgClep(ContrastiveObjective):
         return l2_normalised(patches.mean(axis=1))
 
     def extra_embeddings(
-        self, heads: Heads, params: Tree, ecg: EcgOutput, embeddings: Embeddings, train: bool, keys: RowKeys | None
+        self,
+        heads: Heads,
+        params: Tree,
+        ecg: EcgOutput,
+        text: TextOutput,
+        embeddings: Embeddings,
+        batch: Batch,
+        train: bool,
+        keys: RowKeys | None,
     ) -> Embeddings:
-        """With tag attention `ecg` becomes [batch, k, dim]: each ECG as each of its tags sees it."""
+        """With tag attention `ecg` becomes [batch, k, dim]: each ECG as each of its tags sees it.
+
+        `tag_similarity` [batch, k, width]: the text tower's output at length one, where it decides how alike tags are.
+        """
+        extra: Embeddings = {}
+        if self.spec.similarity_of == "tower":
+            extra["tag_similarity"] = per_ecg(jax.lax.stop_gradient(l2_normalised(text.pooled)), batch)
         if not self.spec.tag_attention:
-            return {}
+            return extra
         attention = heads["tag_attention"]
         if not isinstance(attention, TagAttentionFunctions):
             raise TypeError("the head 'tag_attention' must be a TagAttention")
         attended = attention.attend(params["tag_attention"], _patches(ecg), embeddings["text"])
-        return {"ecg": l2_normalised(attended)}
+        return extra | {"ecg": l2_normalised(attended)}
 
     def spares_own_texts(self) -> bool:
         """Soft targets know how alike two tags of one ECG are, so no pair is left out (FOCAL)."""
@@ -86,7 +100,8 @@ class FgClep(ContrastiveObjective):
         scale = scale_of(params, self.spec.scale)
         bias = params.get("logit_bias", jnp.asarray(self.spec.bias, jnp.float32))
         pairs = self.pairs(embeddings, batch)
-        factors = jax.lax.stop_gradient(pairs.text)
+        similarity = embeddings.get("tag_similarity", embeddings["text"])
+        factors = jax.lax.stop_gradient(similarity.reshape(len(pairs.text), -1))
         sigmoid, metrics = tiled.sigmoid(
             pairs.ecg,
             pairs.text,
