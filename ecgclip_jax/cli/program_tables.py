@@ -248,7 +248,7 @@ def _print_bound(step: CompiledStep, console: Console) -> None:
     )
 
 
-def _flop(count: float) -> str:
+def _flop(count: int | float) -> str:
     for unit, name in ((1e12, "TFLOP"), (1e9, "GFLOP")):
         if count >= unit:
             return f"{count / unit:,.2f} {name}"

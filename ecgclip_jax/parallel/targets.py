@@ -240,8 +240,9 @@ def _tpu_devices(target: Target) -> Sequence[jax.Device]:
 
 
 def _cpu_devices(number: int) -> Sequence[jax.Device]:
-    with contextlib.suppress(RuntimeError):  # jax has been used before in this process: take of what it has
-        jax.config.update("jax_num_cpu_devices", number)
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        with contextlib.suppress(RuntimeError):  # jax has been used before in this process: take of what it has
+            jax.config.update("jax_num_cpu_devices", number)
     devices = jax.devices("cpu")
     if len(devices) < number:
         raise TargetError(

@@ -55,7 +55,7 @@ def remedies(step: CompiledStep) -> list[Remedy]:
     return found
 
 
-def gib(n_bytes: float) -> str:
+def gib(n_bytes: int | float) -> str:
     """`1.50 GiB`, small amounts in MiB or KiB."""
     for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if abs(n_bytes) >= unit:
