@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from ecgclip_jax.contracts import Batch, EcgOutput, Embeddings, RowKeys, TextOutput
 from ecgclip_jax.objectives import tiled
-from ecgclip_jax.objectives.contrastive import ContrastiveObjective, l2_normalised, per_ecg, scale_of
+from ecgclip_jax.objectives.contrastive import ContrastiveObjective, Pairs, l2_normalised, per_ecg, scale_of
 from ecgclip_jax.objectives.interfaces import (
     HeadNeeds,
     Heads,
@@ -76,11 +76,11 @@ class FgClep(ContrastiveObjective):
     ) -> Embeddings:
         """With tag attention `ecg` becomes [batch, k, dim]: each ECG as each of its tags sees it.
 
-        `tag_similarity` [batch, k, width]: the text tower's output at length one, where it decides how alike tags are.
+        `tag_similarity` [batch, k, width]: the text tower's output, where it decides how alike tags are.
         """
         extra: Embeddings = {}
         if self.spec.similarity_of == "tower":
-            extra["tag_similarity"] = per_ecg(jax.lax.stop_gradient(l2_normalised(text.pooled)), batch)
+            extra["tag_similarity"] = per_ecg(jax.lax.stop_gradient(text.pooled), batch)
         if not self.spec.tag_attention:
             return extra
         attention = heads["tag_attention"]
@@ -100,8 +100,7 @@ class FgClep(ContrastiveObjective):
         scale = scale_of(params, self.spec.scale)
         bias = params.get("logit_bias", jnp.asarray(self.spec.bias, jnp.float32))
         pairs = self.pairs(embeddings, batch)
-        similarity = embeddings.get("tag_similarity", embeddings["text"])
-        factors = jax.lax.stop_gradient(similarity.reshape(len(pairs.text), -1))
+        factors = jax.lax.stop_gradient(self._similarity_factors(embeddings, pairs))
         sigmoid, metrics = tiled.sigmoid(
             pairs.ecg,
             pairs.text,
@@ -119,6 +118,19 @@ class FgClep(ContrastiveObjective):
         distance = tiled.l1_alignment(pairs.ecg, pairs.text, factors, pairs.valid, reduction="pairs", axes=mesh_axes)
         loss = sigmoid + self.spec.l1_weight * distance
         return loss, metrics | {"loss": loss, "loss_sigmoid": sigmoid, "loss_false_negatives": distance}
+
+    def _similarity_factors(self, embeddings: Embeddings, pairs: Pairs) -> Float[Array, "pairs width"]:
+        """Unit vectors whose products say how alike tags are.
+
+        The tower's outputs are centred on their mean over the batch's tags (ours): texts have most of their direction
+        in common, and uncentred cosines would call every two of them alike.
+        """
+        if "tag_similarity" not in embeddings:
+            return pairs.text
+        tower = embeddings["tag_similarity"].reshape(len(pairs.text), -1)
+        counts = pairs.valid[:, None]
+        mean = jnp.where(counts, tower, 0).sum(axis=0) / jnp.maximum(counts.sum(), 1)
+        return l2_normalised(tower - mean)
 
 
 def _patches(ecg: EcgOutput) -> Float[Array, "batch steps width"]:

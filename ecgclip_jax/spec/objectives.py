@@ -94,9 +94,9 @@ class FgClepSpec(_TwoTowers):
     """Targets from the similarity of tags; off: each tag has its own ECG as the only positive, and the other tags of
     that ECG are no negatives."""
     similarity_of: Literal["projected", "tower"] = "projected"
-    """Whose cosine is the similarity of two tags: of the projected embeddings, as in FOCAL, or of the text tower's
-    output. With a text tower that learns from nothing the former can collapse: texts that all look alike make every
-    pair a positive, which rewards them for looking alike."""
+    """Whose cosine is the similarity of two tags: of the projected embeddings, as in FOCAL, or (ours) of the text
+    tower's output, centred on the batch. The former presumes a model that tells texts apart already, as FOCAL's coarse
+    stage gives: from random weights all texts look alike, which makes every pair a positive, and it stays so."""
     l1_weight: float = Field(0.5, ge=0)
     """Weight of the false-negative term |cosine(ECG, tag) - cosine(tag, tag)|; 0 = off."""
     tag_attention: bool = True

@@ -129,3 +129,21 @@ def test_heads_must_divide_the_dimensions_and_serve_single_records() -> None:
         TagAttention(6, WIDTH, 3)
     with pytest.raises(ValueError, match="cannot embed a single ECG or prompt"):
         FgClepSpec(text_head=HeadSpec(kind="mlp_norm"))
+
+
+def test_similarity_of_the_tower_is_the_centred_cosine_of_its_outputs() -> None:
+    """An offset that all texts share changes nothing, and neither does what the projected embeddings look like."""
+    world = make_world(FgClepSpec(l1_weight=0.0, tag_attention=False, similarity_of="tower", **HEADS))
+    rng = np.random.default_rng(5)
+    ecgs, tags, tower = unit_rows(ROWS, 2), unit_rows(ROWS * K, 1), rng.normal(size=(ROWS * K, WIDTH))
+    centred = tower - tower.mean(axis=0)
+    centred /= np.linalg.norm(centred, axis=1, keepdims=True)
+    by_hand = []
+    for i in range(ROWS * K):
+        for j in range(ROWS * K):
+            cosine, target = float(ecgs[i // K] @ tags[j]), (1 + centred[i] @ centred[j]) / 2
+            by_hand.append(target * softplus(-10 * cosine) + (1 - target) * softplus(10 * cosine))
+    for offset in (0.0, 3.0):
+        given = {"ecg": ecgs, "text": tags.reshape(ROWS, K, WIDTH)}
+        loss, _ = world.loss_of(make_batch(), **given, tag_similarity=(tower + offset).reshape(ROWS, K, WIDTH))
+        assert float(loss) == pytest.approx(np.mean(by_hand), rel=1e-5)
