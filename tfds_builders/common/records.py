@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 from ecgclip_jax.signal.storage import StoredECG
+from ecgclip_jax.spec.signal import STORED_RATE_HZ, STORED_SAMPLES
 from ecgclip_jax.text.reports import CleaningStyle, clean_report, guess_language, report_flags
 from tfds_builders.common.audit import BuildReason
 from tfds_builders.common.schema import Record, Sex
@@ -26,6 +27,18 @@ class Clinical:
     event_observed: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """A mark on a recording: a wave's boundary, a beat, a change of rhythm."""
+
+    code: str
+    """As WFDB writes it; a change of rhythm is its note, `(AFIB`."""
+    time_s: float
+    """From the recording's first sample."""
+    lead: str = ""
+    """Empty where it holds for all leads."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Described:
     """What a source says about a recording, in the schema's terms."""
@@ -37,6 +50,8 @@ class Described:
     report: str
     labels: tuple[tuple[str, float], ...]
     """Codes with likelihood in percent, in the source's order."""
+    measurements: tuple[tuple[str, float], ...] = ()
+    """What the source measured, by name with unit; what is missing there is missing here."""
     site: str = ""
     device: str = ""
     mains_hz: float | None = None
@@ -60,8 +75,10 @@ def make_record(
     label_vocabulary: str,
     source_row: str,
     report_cleaning: CleaningStyle = "plain",
+    annotations: Sequence[Annotation] = (),
 ) -> Record:
-    """The record of one window; `source_row` is the source's own row as JSON."""
+    """The record of one window; `source_row` is the source's own row as JSON, `annotations` the recording's."""
+    marks = _in_window(annotations, stored.window_index)
     return Record(
         ecg_uv=stored.ecg_uv,
         record_id=key.record_id,
@@ -79,6 +96,11 @@ def make_record(
         label_vocabulary=label_vocabulary,
         label_codes=tuple(code for code, _ in described.labels),
         label_values=tuple(value for _, value in described.labels),
+        measurement_names=tuple(name for name, _ in described.measurements),
+        measurement_values=tuple(value for _, value in described.measurements),
+        annotation_codes=tuple(mark.code for mark, _ in marks),
+        annotation_samples=tuple(sample for _, sample in marks),
+        annotation_leads=tuple(mark.lead for mark, _ in marks),
         site=described.site,
         device=described.device,
         rate_hz_source=stored.rate_hz_source,
@@ -99,6 +121,13 @@ def audit_reasons(key: RowKey, described: Described, windows: Iterable[StoredECG
     patient = () if key.patient_id else (BuildReason.patient_unknown.value,)
     flags = (flag for window in windows for flag in window.quality_flags)
     return tuple(dict.fromkeys((*described.reasons, *patient, *report_flags(described.report), *flags)))
+
+
+def _in_window(annotations: Sequence[Annotation], window_index: int) -> list[tuple[Annotation, int]]:
+    """The annotations within a window, with their sample in it."""
+    start = window_index * STORED_SAMPLES
+    placed = [(mark, round(mark.time_s * STORED_RATE_HZ) - start) for mark in annotations]
+    return [(mark, sample) for mark, sample in placed if 0 <= sample < STORED_SAMPLES]
 
 
 def _number(value: float | None) -> float:

@@ -14,8 +14,9 @@ from jaxtyping import Bool, Int16
 
 from ecgclip_jax.spec.signal import LEADS_12, STORED_LEADS, STORED_SAMPLES
 
-SCHEMA_VERSION = "1.1.0"
-"""1.1.0 added risk factors and follow-up; the reading side takes them as unknown in cohorts of 1.0.0."""
+SCHEMA_VERSION = "1.2.0"
+"""1.1.0 added risk factors and follow-up, 1.2.0 measurements and annotations; the reading side takes what an older
+cohort has not as unknown."""
 Sex = Literal["female", "male", "unknown"]
 LEAD_COUNT = len(LEADS_12)
 
@@ -43,6 +44,7 @@ _KINDS: Mapping[str, _Kind] = MappingProxyType(
         "bool": _Kind(lambda f, doc: f.Scalar(np.bool_, doc=doc), pa.bool_()),
         "texts": _Kind(lambda f, doc: f.Sequence(f.Text(), doc=doc), pa.list_(pa.string())),
         "floats": _Kind(lambda f, doc: f.Sequence(np.float32, doc=doc), pa.list_(pa.float32())),
+        "ints": _Kind(lambda f, doc: f.Sequence(np.int32, doc=doc), pa.list_(pa.int32())),
         "leads": _Kind(
             lambda f, doc: f.Tensor(shape=(LEAD_COUNT,), dtype=np.bool_, doc=doc), pa.list_(pa.bool_(), LEAD_COUNT)
         ),
@@ -95,6 +97,19 @@ class Record:
     )
     label_values: tuple[float, ...] = field(
         metadata=_column("floats", "One per code: likelihood in percent; 100 where none is given.")
+    )
+    measurement_names: tuple[str, ...] = field(
+        metadata=_column("texts", "Numbers the source states, unit in the name: rr_interval_ms, lvef_percent.")
+    )
+    measurement_values: tuple[float, ...] = field(metadata=_column("floats", "One per name."))
+    annotation_codes: tuple[str, ...] = field(
+        metadata=_column("texts", "WFDB codes of waves and beats in this window; a rhythm change is its note, (AFIB.")
+    )
+    annotation_samples: tuple[int, ...] = field(
+        metadata=_column("ints", "One per code: its sample in the window at 500 Hz, from 0.")
+    )
+    annotation_leads: tuple[str, ...] = field(
+        metadata=_column("texts", "One per code: the lead it was seen in; empty where it holds for all.")
     )
     site: str = field(metadata=_column("text", "Hospital or recording site, as the cohort names it."))
     device: str = field(metadata=_column("text", "Electrocardiograph, as the cohort names it."))
