@@ -35,7 +35,7 @@ def test_download_and_prepare_gives_the_same_folder(tmp_path: Path) -> None:
     assert len(builder.as_data_source(split="train")) == 1
     ours = build(PtbXl(DUMMY), tmp_path / "ours", workers=0).folder
     theirs = tmp_path / "tfds" / "ptb_xl" / "1.0.3"
-    for path in ours.iterdir():
+    for path in (path for path in ours.rglob("*") if path.is_file()):
         if path.name != "dataset_info.json":  # TFDS names the module there
-            assert path.read_bytes() == (theirs / path.name).read_bytes(), path.name
+            assert path.read_bytes() == (theirs / path.relative_to(ours)).read_bytes(), path.name
     assert "tensorflow" not in sys.modules

@@ -119,6 +119,8 @@ def _parts_folder(folder: Path, identity: str) -> Path:
     for path in folder.iterdir():
         if path.is_file():
             path.unlink()
+        elif path != parts:
+            shutil.rmtree(path)
     mark = parts / "build.json"
     if not mark.is_file() or json.loads(mark.read_text())["build_id"] != identity:
         if parts.exists():

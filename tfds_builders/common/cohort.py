@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +31,9 @@ class CohortFacts:
     label_vocabulary: str
     package: Path
     """The builder's folder, which holds `README.md` (the description) and `CITATIONS.bib`."""
+    published_counts: Mapping[str, int] = field(default_factory=dict)
+    """What the authors say there is, for the audit to compare: `records` (source records), `patients`,
+    `records/<split>`, `label/<code>` (source records with it)."""
 
     @property
     def description(self) -> str:
@@ -54,6 +57,27 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
+class SplitRule:
+    """How a cohort's records came into their splits; `cohort.json` says it."""
+
+    kind: str
+    """`official`, `stratified` or `frozen` (read from lists that an earlier build had made)."""
+    note: str = ""
+    seed: int | None = None
+    shares: Mapping[str, float] | None = None
+    """Share of the patients in each split, where we decided."""
+    labels_not_everywhere: tuple[str, ...] = ()
+    """Labels that have fewer patients than there are splits: some split has no positive of them."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The rule without what does not apply to it."""
+        return {name: value for name, value in asdict(self).items() if value not in (None, "", ())}
+
+
+OFFICIAL = SplitRule("official")
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """Who goes where, decided before a waveform is read."""
 
@@ -64,6 +88,7 @@ class Plan:
     source_rows: int
     source_hash: str
     """SHA-256 of what the plan was made from: equal plans have equal hashes."""
+    split_rule: SplitRule = OFFICIAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import chain
@@ -20,6 +20,7 @@ from tfds_builders.common.audit import AuditRow, BuildReason, Outcome, audit_tab
 from tfds_builders.common.cohort import BuildError, CohortFacts, Plan
 from tfds_builders.common.schema import SCHEMA_VERSION, arrow_schema, features
 from tfds_builders.common.shards import ShardFiles, ShardResult, write_json
+from tfds_builders.common.splits import few_shot_name, few_shot_subsets, write_id_lists
 
 _RECORDED_VERSIONS = ("ecgclip_jax", "tensorflow-datasets", "array-record", "numpy", "scipy")
 _IDENTITY_COLUMNS = ["record_id", "patient_id", "patient_id_known", "waveform_sha256"]
@@ -54,7 +55,7 @@ def finalise(
     for split, shards in by_split.items():
         _move_shards(facts.name, split, shards, parts, folder)
     _write_tfds_metadata(facts, by_split, folder)
-    cohort = _cohort_json(facts, options, plan, results, identity, audit)
+    cohort = _cohort_json(facts, options, plan, results, identity, audit, _freeze_splits(identity, folder))
     write_json(folder / "cohort.json", cohort)
     return cohort
 
@@ -78,6 +79,18 @@ def _merge_records(split: str, shards: Sequence[ShardResult], parts: Path, folde
             identity.append(table.select(_IDENTITY_COLUMNS))
     merged = pa.concat_tables(identity)
     return merged.append_column("split", pa.array([split] * merged.num_rows))
+
+
+def _freeze_splits(identity: pa.Table, folder: Path) -> dict[str, str]:
+    """Writes the record ids of every split, and of the few-shot subsets of `train`; returns their hashes."""
+    of_split: dict[str, list[tuple[str, str]]] = {}
+    columns = (identity[name].to_pylist() for name in ("split", "record_id", "patient_id"))
+    for split, record_id, patient_id in zip(*columns, strict=True):
+        of_split.setdefault(split, []).append((record_id, patient_id))
+    lists: dict[str, Iterable[str]] = {split: [record for record, _ in pairs] for split, pairs in of_split.items()}
+    for share, ids in few_shot_subsets(of_split.get("train", [])).items():
+        lists |= {few_shot_name(share): ids} if ids else {}
+    return write_id_lists(folder, lists)
 
 
 def _refuse_shared_patients(identity: pa.Table) -> None:
@@ -168,6 +181,7 @@ def _cohort_json(
     results: Sequence[ShardResult],
     identity: pa.Table,
     audit: Mapping[str, Any],
+    list_sums: Mapping[str, str],
 ) -> dict[str, Any]:
     digests = "\n".join(f"{r.split} {r.index} {r.digest}" for r in results if r.records)
     records = {split: sum(shard.records for shard in shards) for split, shards in _by_split(results).items()}
@@ -196,6 +210,8 @@ def _cohort_json(
         "build_id": build_id(facts, options, plan),
         "fingerprint": hashlib.sha256(digests.encode()).hexdigest(),
         "splits": records,
+        "split_rule": plan.split_rule.as_json(),
+        "split_lists_sha256": dict(list_sums),
         "counts": counts,
         "outcomes": audit["outcomes"],
         "reasons": audit["reasons"],

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,9 +17,19 @@ from ecgclip_jax.signal.record import ECGReadError, ECGRecord
 from ecgclip_jax.signal.storage import to_stored
 from ecgclip_jax.text.reports import CleaningStyle
 from tfds_builders.common.audit import AuditRow, BuildReason, Outcome
-from tfds_builders.common.cohort import BuildError, Cohort, Plan, Shard, SourceOutcome, rows_per_shard
+from tfds_builders.common.cohort import (
+    OFFICIAL,
+    BuildError,
+    Cohort,
+    Plan,
+    Shard,
+    SourceOutcome,
+    SplitRule,
+    rows_per_shard,
+)
 from tfds_builders.common.metadata import ROW_NUMBER, MetadataTable, read_csv
-from tfds_builders.common.records import Described, RowKey, audit_reasons, make_record
+from tfds_builders.common.records import Annotation, Described, RowKey, audit_reasons, make_record
+from tfds_builders.common.splits import person, read_id_lists, stratified_splits
 
 Row = Mapping[str, str]
 
@@ -37,6 +48,8 @@ class TableCohort(Cohort):
 
     source: Path
     report_cleaning: CleaningStyle = "plain"
+    splits_from: Path | None = None
+    """A folder with the id lists of an earlier build: its splits instead of the cohort's own or ours."""
 
     table_name: ClassVar[str]
     """The metadata table's file name."""
@@ -44,6 +57,10 @@ class TableCohort(Cohort):
     """Columns that the builder reads."""
     splits: ClassVar[tuple[str, ...]]
     """From training to test. A patient found in two splits stays in the last of them, so that no test is spoilt."""
+    stratify: ClassVar[Mapping[str, float] | None] = None
+    """For a cohort without official splits: share of the patients in each of `splits`. `RowKey.split` is then not
+    looked at, and `strata` says by what the patients are spread."""
+    split_seed: ClassVar[int] = 0
 
     @abstractmethod
     def key(self, row: Row) -> RowKey:
@@ -61,7 +78,14 @@ class TableCohort(Cohort):
           RowError: if a cell that must be understood is not.
         """
 
-    @abstractmethod
+    def read(self, row: Row) -> ECGRecord:
+        """The recording; a cohort whose signals are no files of one record each reads them in its own way.
+
+        Raises:
+          ECGReadError: if it cannot be read.
+        """
+        return read_ecg(self.source / self.path(row), root=self.source)
+
     def check(self, record: ECGRecord) -> None:
         """Compares what was read with what the cohort promises of every file.
 
@@ -69,23 +93,62 @@ class TableCohort(Cohort):
           ECGReadError: if it differs.
         """
 
+    def annotations(self, row: Row, record: ECGRecord) -> Sequence[Annotation]:
+        """Waves, beats and rhythms that the cohort marked in a recording."""
+        return ()
+
+    def strata(self, row: Row) -> Iterable[str]:
+        """The codes by which patients are spread over splits that we make; the row's labels by default."""
+        try:
+            return [code for code, _ in self.describe(row).labels]
+        except RowError:
+            return ()
+
     def plan(self) -> Plan:
         """See `Cohort.plan`."""
-        metadata = read_csv(self.source / self.table_name, self.columns)
+        metadata = self.metadata()
         if not metadata.source_rows:
             raise BuildError(f"{self.source / self.table_name} has a header but no rows")
-        members, dropped = self._sort_into_splits(metadata)
+        rows = [row for batch in metadata.table.to_batches() for row in batch.to_pylist()]
+        keys, rule = self._with_splits(rows, [self.key(row) for row in rows])
+        members, dropped = self._sort_into_splits(metadata, keys)
         shards = tuple(
             Shard(split, index, len(rows), rows)
             for split in self.splits
             for index, rows in enumerate(_slices(metadata.table, members[split]))
         )
-        return Plan(shards, tuple(dropped), metadata.source_rows, metadata.sha256)
+        source_hash = hashlib.sha256(f"{metadata.sha256} {rule}".encode()).hexdigest()
+        return Plan(shards, tuple(dropped), metadata.source_rows, source_hash, rule)
 
-    def _sort_into_splits(self, metadata: MetadataTable) -> tuple[dict[str, list[int]], list[AuditRow]]:
+    def metadata(self) -> MetadataTable:
+        """The table; a cohort whose facts stand in several tables or in file headers joins them here.
+
+        Raises:
+          BuildError: if it is not what it should be.
+        """
+        return read_csv(self.source / self.table_name, self.columns)
+
+    def _with_splits(self, rows: Sequence[Row], keys: Sequence[RowKey]) -> tuple[list[RowKey], SplitRule]:
+        if self.splits_from is not None:
+            lists = read_id_lists(self.splits_from)
+            listed = {record_id: split for split in self.splits for record_id in lists.get(split, ())}
+            digest = hashlib.sha256(repr(sorted(listed.items())).encode()).hexdigest()
+            rule = SplitRule("frozen", f"{len(listed)} listed records, SHA-256 {digest}")
+            return [replace(key, split=listed.get(key.record_id, "")) for key in keys], rule
+        if self.stratify is None:
+            return list(keys), OFFICIAL
+        codes: dict[str, set[str]] = {}
+        for row, key in zip(rows, keys, strict=True):
+            codes.setdefault(person(key.record_id, key.patient_id), set()).update(self.strata(row))
+        made = stratified_splits(codes, self.stratify, self.split_seed)
+        split_of = made.split_of
+        return [replace(key, split=split_of[person(key.record_id, key.patient_id)]) for key in keys], made.rule
+
+    def _sort_into_splits(
+        self, metadata: MetadataTable, keys: Sequence[RowKey]
+    ) -> tuple[dict[str, list[int]], list[AuditRow]]:
         """Rows of the table by split, and the audit of those that no split takes."""
         dropped = [_dropped(number, "", "", BuildReason.row_malformed, defect) for number, defect in metadata.malformed]
-        keys = [self.key(row) for batch in metadata.table.to_batches() for row in batch.to_pylist()]
         latest: dict[str, int] = {}
         for key in keys:
             if key.patient_id and key.split in self.splits:
@@ -121,10 +184,9 @@ class TableCohort(Cohort):
     def _convert_row(self, number: int, split: str, row: Row) -> SourceOutcome:
         key = self.key(row)
         try:
-            path, described = self.path(row), self.describe(row)
-            record = read_ecg(self.source / path, root=self.source)
+            described, record = self.describe(row), self.read(row)
             self.check(record)
-            windows = to_stored(record)
+            windows, annotations = to_stored(record), self.annotations(row, record)
         except (RowError, ECGReadError) as error:
             return self._refused(number, key.record_id, split, error.reason, str(error))
         except Exception as error:  # one ECG that trips a library must not end the build of a million
@@ -132,7 +194,8 @@ class TableCohort(Cohort):
             return self._refused(number, key.record_id, split, BuildReason.conversion_failed, message)
         source_row, vocabulary = json.dumps(row, ensure_ascii=False), self.facts.label_vocabulary
         records = tuple(
-            make_record(window, key, described, vocabulary, source_row, self.report_cleaning) for window in windows
+            make_record(window, key, described, vocabulary, source_row, self.report_cleaning, annotations)
+            for window in windows
         )
         return SourceOutcome(number, key.record_id, split, records, audit_reasons(key, described, windows))
 
