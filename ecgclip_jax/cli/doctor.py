@@ -37,6 +37,7 @@ def main(words: list[str]) -> int:
     console = Console()
     missing = _packages(console)
     _devices(console)
+    _job(console)
     _folders(console, arguments.data_dir)
     for package in missing:
         console.print(f"[red]missing[/] {package}: run `make venv`, or pip install -c constraints.txt -e .")
@@ -70,6 +71,16 @@ def _devices(console: Console) -> None:
         memory = f"{limit / 2**30:.0f} GiB" if limit else f"{_host_memory_gib():.0f} GiB host memory"
         console.print(f"device {device.id}: {device.platform} {device.device_kind}, {memory}", highlight=False)
     console.print(f"{os.cpu_count()} CPU cores", highlight=False)
+
+
+def _job(console: Console) -> None:
+    from ecgclip_jax.parallel.distributed import DistributedError, find_job
+
+    try:
+        job = find_job()
+        console.print(f"job: {job or 'a single process'}", highlight=False, soft_wrap=True)
+    except DistributedError as error:
+        console.print(f"[red]job:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
 
 
 def _host_memory_gib() -> float:

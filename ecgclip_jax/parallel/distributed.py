@@ -17,6 +17,7 @@ from typing import Literal
 
 import jax
 
+from ecgclip_jax.parallel.last_words import speak_when_aborted
 from ecgclip_jax.spec.errors import UserError
 
 Cluster = Literal["auto", "none", "slurm", "ompi", "gketpu", "gcetpu", "k8s", "mpi4py"]
@@ -92,7 +93,7 @@ def find_job(flags: JobFlags | None = None, environment: Mapping[str, str] | Non
         return None
     if said.num_processes is not None or said.process_id is not None:
         return _explicit(said)
-    found = _of_scheduler(said.cluster or "auto", env)
+    found = _of_scheduler(said, env)
     if said.coordinator is None:
         return found
     if found is None or found.process_id is None:
@@ -132,6 +133,7 @@ def start_job(job: Job) -> str:
             f"that HOST:PORT of the coordinator is free there and reachable from every host, and, if hosts need more "
             f"than {timeout_s} s to start, ECGCLIP_START_TIMEOUT_S"
         ) from error
+    speak_when_aborted(lambda: "another process of the job was lost, or stopped with an error; its own log says more")
     return _joined()
 
 
@@ -186,11 +188,12 @@ def _explicit(said: JobFlags) -> Job:
     return Job("explicit", said.coordinator, said.num_processes, said.process_id)
 
 
-def _of_scheduler(cluster: str, env: Mapping[str, str]) -> Job | None:
+def _of_scheduler(said: JobFlags, env: Mapping[str, str]) -> Job | None:
+    cluster = said.cluster or "auto"
     if cluster in ("k8s", "mpi4py", "gcetpu"):
         return Job(cluster)
     if cluster in ("auto", "ompi") and "OMPI_COMM_WORLD_SIZE" in env:
-        return _open_mpi(env)
+        return _open_mpi(said, env)
     if cluster in ("auto", "slurm") and "SLURM_JOB_ID" in env:
         return _slurm(env)
     if cluster in ("auto", "gketpu") and ("TPU_WORKER_HOSTNAMES" in env or "TPU_PROCESS_ADDRESSES" in env):
@@ -200,13 +203,13 @@ def _of_scheduler(cluster: str, env: Mapping[str, str]) -> Job | None:
     raise DistributedError(f"--cluster {cluster}: none of the variables of {_NAMES[cluster]} are set; leave it out")
 
 
-def _open_mpi(env: Mapping[str, str]) -> Job | None:
+def _open_mpi(said: JobFlags, env: Mapping[str, str]) -> Job | None:
     size, rank = _number(env, "OMPI_COMM_WORLD_SIZE"), _number(env, "OMPI_COMM_WORLD_RANK")
     if size == 1:
         return None
     if rank is None:
         raise DistributedError("OMPI_COMM_WORLD_SIZE is set without OMPI_COMM_WORLD_RANK; start with mpirun")
-    if "OMPI_MCA_orte_hnp_uri" not in env and not env.get("ECGCLIP_COORDINATOR"):
+    if "OMPI_MCA_orte_hnp_uri" not in env and said.coordinator is None:
         raise DistributedError(
             f"Open MPI started {size} processes but does not say on which host the first one runs (since version 5): "
             "add --coordinator HOST:PORT, the same for all"

@@ -46,7 +46,7 @@ def last_words(message: Callable[[], str]) -> Iterator[None]:
     if jax.process_count() == 1:
         yield
         return
-    _on_abort(lambda: os.write(2, f"\necgclip: {message()}\n".encode()))
+    speak_when_aborted(message)
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -56,16 +56,22 @@ def last_words(message: Callable[[], str]) -> Iterator[None]:
         atexit.register(os._exit, _EXIT_CODE)
         raise ProcessLostError(message()) from error
     except BaseException:
-        # What went wrong has been said; if the others wait elsewhere, leaving them ends in an abort, too.
-        _on_abort(lambda: None)
+        # What went wrong is being said; if the others wait elsewhere, taking leave of them ends in an abort, too.
+        speak_when_aborted(lambda: "")
         raise
 
 
-def _on_abort(action: Callable[[], object]) -> None:
-    """Has `action` done at SIGABRT, on the thread that aborts: Python's own handlers would run on the main thread."""
+def speak_when_aborted(message: Callable[[], str]) -> None:
+    """From now on an abort by JAX's runtime says `message()`, or nothing if it is empty, and ends the process.
+
+    It is said at SIGABRT on the thread that aborts: Python's own handlers would wait for the main thread, which waits
+    in a collective.
+    """
 
     def handle(number: int) -> None:
-        action()
+        words = message()
+        if words:
+            os.write(2, f"\necgclip: {words}\n".encode())
         os._exit(_EXIT_CODE)
 
     handler = _Handler(handle)
