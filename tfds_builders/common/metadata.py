@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 
@@ -16,6 +17,10 @@ from tfds_builders.common.cohort import BuildError
 ROW_NUMBER = "__row__"
 """Column of a `MetadataTable` that holds a row's position in the file, malformed rows counted."""
 _ROWS_AT_ONCE = 10_000
+MAX_COLUMNS = 5_000
+"""No cohort's table has a tenth of it; a table of waveforms, or a hostile one, is refused before it fills memory."""
+_MAX_LINE_CHARACTERS = 2**22
+"""Reports of several pages fit many times over."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,13 @@ def read_csv(path: Path, required: tuple[str, ...]) -> MetadataTable:
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.reader(file)
+        reader = csv.reader(_bounded_lines(file, path.name))
         columns = next(reader, [])
+        if len(columns) > MAX_COLUMNS:
+            raise BuildError(
+                f"{path.name}: expected at most {MAX_COLUMNS:,} columns, found {len(columns):,}; this is no table of "
+                "one row per recording"
+            )
         if missing := [column for column in required if column not in columns]:
             raise BuildError(
                 f"{path.name} lacks the column{'s' * (len(missing) > 1)} {', '.join(missing)}; it has "
@@ -60,6 +70,19 @@ def read_csv(path: Path, required: tuple[str, ...]) -> MetadataTable:
         except csv.Error as error:
             raise BuildError(f"{path.name}, line {reader.line_num}: not readable as CSV ({error})") from error
     return MetadataTable(pa.Table.from_batches(batches, _schema(columns)), tuple(malformed), sha256)
+
+
+def _bounded_lines(file: IO[str], name: str) -> Iterator[str]:
+    """Lines of a text file; one without an end is refused instead of read."""
+    number = 0
+    while line := file.readline(_MAX_LINE_CHARACTERS):
+        number += 1
+        if len(line) == _MAX_LINE_CHARACTERS:
+            raise BuildError(
+                f"{name}, line {number}: expected at most {_MAX_LINE_CHARACTERS:,} characters, found more; this is no "
+                "table of one row per recording"
+            )
+        yield line
 
 
 def _schema(columns: list[str]) -> pa.Schema:

@@ -29,6 +29,7 @@ from tfds_builders.common.cohort import (
 )
 from tfds_builders.common.metadata import ROW_NUMBER, MetadataTable, read_csv
 from tfds_builders.common.records import Annotation, Described, RowKey, audit_reasons, make_record
+from tfds_builders.common.source_faults import suspected_gain
 from tfds_builders.common.splits import person, read_id_lists, stratified_splits
 
 Row = Mapping[str, str]
@@ -197,7 +198,8 @@ class TableCohort(Cohort):
             make_record(window, key, described, vocabulary, source_row, self.report_cleaning, annotations)
             for window in windows
         )
-        return SourceOutcome(number, key.record_id, split, records, audit_reasons(key, described, windows))
+        reasons = (*audit_reasons(key, described, windows), *suspected_gain(record))
+        return SourceOutcome(number, key.record_id, split, records, reasons)
 
     def _refused(self, number: int, record_id: str, split: str, reason: str, message: str) -> SourceOutcome:
         # The audit travels with the dataset; where the source lay on this machine does not.
