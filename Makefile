@@ -7,7 +7,7 @@ TORCH   = torch==2.13.0
 PYTEST ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test parity lint bench proofs contact-sheet constraints clean
+.PHONY: help venv demo test parity lint bench proofs compile-pod contact-sheet constraints clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -52,6 +52,16 @@ ifeq (proofs,$(firstword $(MAKECMDGOALS)))
 endif
 proofs: venv  ## `make proofs NAME`: a longer proof by hand (without a name: lists them)
 	$(BIN)/python -m benchmarks.proofs $(PROOF)
+
+.venv-compile-%/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-compile-$*
+	.venv-compile-$*/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-compile-$*/bin/uv pip install --quiet --python .venv-compile-$*/bin/python -c constraints.txt -e '.[$*]'
+	@touch $@
+
+compile-pod: .venv-compile-tpu/.installed .venv-compile-cuda/.installed  ## ecgclip r34 compiled for TPU and GPU pods nobody here owns (6 GB, minutes)
+	.venv-compile-tpu/bin/python -m benchmarks.pod_compile
+	.venv-compile-cuda/bin/python -m benchmarks.pod_compile
 
 constraints: venv  ## compile constraints.txt again (one file for Python 3.11 to 3.13, no host names)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \
