@@ -47,8 +47,9 @@ class Described:
     age_censored: bool = False
     sex: Sex = "unknown"
     clinical: Clinical = Clinical()
-    report: str
-    labels: tuple[tuple[str, float], ...]
+    report: str | None = None
+    """None where the cohort has no reports; an empty one is a report without a word."""
+    labels: tuple[tuple[str, float], ...] = ()
     """Codes with likelihood in percent, in the source's order."""
     measurements: tuple[tuple[str, float], ...] = ()
     """What the source measured, by name with unit; what is missing there is missing here."""
@@ -90,9 +91,9 @@ def make_record(
         age_censored=described.age_censored,
         sex=described.sex,
         **{name: _number(value) for name, value in asdict(described.clinical).items()},
-        report_raw=described.report,
-        report_clean=clean_report(described.report, report_cleaning),
-        report_language=guess_language(described.report),
+        report_raw=described.report or "",
+        report_clean=clean_report(described.report, report_cleaning) if described.report else "",
+        report_language=guess_language(described.report or ""),
         label_vocabulary=label_vocabulary,
         label_codes=tuple(code for code, _ in described.labels),
         label_values=tuple(value for _, value in described.labels),
@@ -120,7 +121,8 @@ def audit_reasons(key: RowKey, described: Described, windows: Iterable[StoredECG
     """Everything to know about a kept recording, each reason once."""
     patient = () if key.patient_id else (BuildReason.patient_unknown.value,)
     flags = (flag for window in windows for flag in window.quality_flags)
-    return tuple(dict.fromkeys((*described.reasons, *patient, *report_flags(described.report), *flags)))
+    report = () if described.report is None else report_flags(described.report)
+    return tuple(dict.fromkeys((*described.reasons, *patient, *report, *flags)))
 
 
 def _in_window(annotations: Sequence[Annotation], window_index: int) -> list[tuple[Annotation, int]]:
