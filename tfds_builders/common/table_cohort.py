@@ -29,7 +29,7 @@ from tfds_builders.common.cohort import (
 )
 from tfds_builders.common.metadata import ROW_NUMBER, MetadataTable, read_csv
 from tfds_builders.common.records import Annotation, Described, RowKey, audit_reasons, make_record
-from tfds_builders.common.source_faults import suspected_gain
+from tfds_builders.common.source_faults import suspected_gain, without_zero_padding
 from tfds_builders.common.splits import person, read_id_lists, stratified_splits
 
 Row = Mapping[str, str]
@@ -62,6 +62,8 @@ class TableCohort(Cohort):
     """For a cohort without official splits: share of the patients in each of `splits`. `RowKey.split` is then not
     looked at, and `strata` says by what the patients are spread."""
     split_seed: ClassVar[int] = 0
+    zero_padded: ClassVar[bool] = False
+    """The source fills recordings up with zeros: they are cut off, and the audit says so."""
 
     @abstractmethod
     def key(self, row: Row) -> RowKey:
@@ -187,6 +189,7 @@ class TableCohort(Cohort):
         try:
             described, record = self.describe(row), self.read(row)
             self.check(record)
+            record, cut = without_zero_padding(record) if self.zero_padded else (record, ())
             windows, annotations = to_stored(record), self.annotations(row, record)
         except (RowError, ECGReadError) as error:
             return self._refused(number, key.record_id, split, error.reason, str(error))
@@ -198,7 +201,7 @@ class TableCohort(Cohort):
             make_record(window, key, described, vocabulary, source_row, self.report_cleaning, annotations)
             for window in windows
         )
-        reasons = (*audit_reasons(key, described, windows), *suspected_gain(record))
+        reasons = (*audit_reasons(key, described, windows), *suspected_gain(record), *cut)
         return SourceOutcome(number, key.record_id, split, records, reasons)
 
     def _refused(self, number: int, record_id: str, split: str, reason: str, message: str) -> SourceOutcome:
