@@ -50,9 +50,12 @@ class Overlap:
     """False where the run's ids are pseudonyms whose key is not in this data directory: only waveforms count."""
 
 
-def write_exposure(index: RunIndex, folder: str | Path) -> None:
-    """Writes `exposure.parquet`: one row per record of the run; `patient_id` is null where unknown."""
-    parts = []
+def write_exposure(index: RunIndex, folder: str | Path, before: str | Path | None = None) -> None:
+    """Writes `exposure.parquet`: one row per record of the run; `patient_id` is null where unknown.
+
+    `before` is the exposure file of a run whose weights this one starts with: what that one saw comes on top.
+    """
+    parts = [] if before is None else [pq.read_table(before, schema=_SCHEMA)]
     for number, cohort in enumerate(index.cohorts):
         rows = cohort.table.take(pa.array(index.shard_row[index.source == number]))
         keyed = cohort.access != "open"

@@ -88,6 +88,21 @@ class MeshSpec(Spec):
         return value
 
 
+class StartSpec(Spec):
+    """Weights of another run in place of random ones: for fine-tuning, and for objectives that come in stages.
+
+    What that run has seen counts as seen by this one, and its access class is inherited.
+    """
+
+    run: str
+    """Run folder; its input, leads and encoder must be this experiment's."""
+    step: int | None = None
+    """Checkpoint; None takes the newest."""
+    parts: tuple[Literal["ecg", "text", "objective"], ...] = Field(("ecg",), min_length=1)
+    """Towers to take over, and what both objectives have of the same name and shape. `text` needs that run's tokenizer
+    (`text_encoder.tokenizer.source` = RUN/tokenizer)."""
+
+
 class MemorySpec(Spec):
     """Time for memory: settings that change neither the loss nor, but for rounding, its gradient."""
 
@@ -142,6 +157,7 @@ class Experiment(Spec):
     text_encoder: BertSpec | None = BertSpec()
     """None for an objective that reads no text."""
     objective: ObjectiveSpec = InfoNCESpec()
+    start: StartSpec | None = None
     optimizer: OptimizerSpec = OptimizerSpec()
     run: RunSpec = RunSpec()
     memory: MemorySpec = MemorySpec()

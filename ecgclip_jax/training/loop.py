@@ -26,7 +26,8 @@ from ecgclip_jax.spec.experiment import Experiment
 from ecgclip_jax.tracking import CompositeTracker, build_tracker
 from ecgclip_jax.training.hooks import FiniteWatch, Hook, RunInterrupted, StopRequest
 from ecgclip_jax.training.run_folder import RunFolder, open_run_folder, shared_facts
-from ecgclip_jax.training.state import TrainingParts, TrainState, Tree, abstract_state, build_parts, init_state
+from ecgclip_jax.training.starting import start_state
+from ecgclip_jax.training.state import TrainingParts, TrainState, Tree, abstract_state, build_parts
 from ecgclip_jax.training.step import TrainStep
 
 logger = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ def train(
 
     All processes of a job call it alike, after `parallel.distributed.start_job`, with folders that all of them share.
     Where a run begins, in this order: a checkpoint of its own folder; else random weights, with those that the
-    experiment takes from files put over them. A finished run returns at once.
+    experiment takes from files or from another run (`start`) put over them. A finished run returns at once.
 
     Raises:
         UserError: with the reason, for example a folder of another experiment, a damaged checkpoint, a loss that is
@@ -115,7 +116,7 @@ def _lost(workdir: Path, total: int) -> str:
 def _first_state(parts: TrainingParts, mesh: Mesh, folder: RunFolder, checkpoints: Checkpoints) -> TrainState:
     step = checkpoints.latest
     if step is None:
-        return init_state(parts, mesh)
+        return start_state(parts, mesh)
     wanted = abstract_state(parts, mesh)
     together(lambda: _check_data(folder, step))
     trees = checkpoints.restore(step, saved_trees(wanted), together)

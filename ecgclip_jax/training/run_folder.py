@@ -18,8 +18,9 @@ from typing import Any
 import jax
 from transformers import PreTrainedTokenizerBase
 
-from ecgclip_jax.data.exposure import write_exposure
+from ecgclip_jax.data.exposure import EXPOSURE_FILE, write_exposure
 from ecgclip_jax.data.index import SUMMARY_FILE, RunIndex, build_index, load_index
+from ecgclip_jax.data.sources import strictest_access
 from ecgclip_jax.data.targets import target_facts
 from ecgclip_jax.parallel.agreement import by_first_process, exchange, require_same, together
 from ecgclip_jax.spec.errors import UserError
@@ -85,9 +86,23 @@ def open_run_folder(experiment: Experiment, path: Path, data_dir: Path, *, resum
         "access": index.access,
         "licences": sorted({cohort.licence for cohort in index.cohorts}),
     }
+    facts |= _inherited(experiment, facts)
     require_same({name: facts[name] for name in ("index_fingerprint", "tokenizer_fingerprint")})
     by_first_process(lambda: _write_json(path / EXPERIMENT_FILE, facts))
     return RunFolder(path, index, tokenizer, facts)
+
+
+def _inherited(experiment: Experiment, facts: dict[str, Any]) -> dict[str, Any]:
+    """Access class and licences together with those of the run that this one starts from."""
+    if experiment.start is None:
+        return {}
+    path = Path(experiment.start.run) / EXPERIMENT_FILE
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+        licences = sorted({*facts["licences"], *there["licences"]})
+        return {"access": strictest_access([facts["access"], there["access"]]), "licences": licences}
+    except (OSError, ValueError, KeyError) as error:
+        raise RunFolderError(f"start.run {experiment.start.run} is no run that has begun ({path}: {error})") from error
 
 
 def shared_facts(experiment: Experiment) -> dict[str, Any]:
@@ -166,8 +181,9 @@ def _fill(experiment: Experiment, path: Path, data_dir: Path) -> None:
         objective = experiment.objective
         index = build_index(experiment.data, data_dir, experiment.seed, reads_text=objective.reads_text)
         facts = target_facts(objective, index)
+        before = None if experiment.start is None else Path(experiment.start.run) / EXPOSURE_FILE
         with _writing(path):
-            write_exposure(index, path)
+            write_exposure(index, path, before)
             index.save(path, facts)
     if experiment.text_encoder is not None and not (path / TOKENIZER_FOLDER).is_dir():
         texts = load_index(path, experiment.data, data_dir, experiment.seed).texts
