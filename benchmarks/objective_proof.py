@@ -1,7 +1,7 @@
 """Every objective in small: 200 steps on the synthetic cohort, a falling loss, and better than the untrained encoder.
 
-Contrast with text is judged by zero-shot, objectives without text by the linear probe, both on hospital C, which no run
-was trained on: macro AUROC over all labels, pre-trained minus untrained, paired, 95 % interval by patient bootstrap.
+Judged on hospital C, which no run was trained on, by macro AUROC over all labels, pre-trained minus untrained, paired,
+95 % interval by patient bootstrap: in the linear probe, and with text also in zero-shot. One of them has to be above 0.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ RUNS: Final = (
     ("merl", "demo"),
     ("ecgclip", "demo"),
     ("mets", "demo"),
+    ("fg_clep", "coarse_demo"),
     ("fg_clep", "demo"),
     ("clef", "demo"),
     ("ecg_only", "simclr_demo"),
@@ -48,39 +49,45 @@ RUNS: Final = (
 )
 
 
+class Judgement(NamedTuple):
+    """One protocol's macro AUROC, and how it differs from the untrained encoder's."""
+
+    trained: ResultRow
+    untrained: ResultRow
+    difference: ResultRow
+
+    def __str__(self) -> str:
+        low, high = self.difference.ci_low, self.difference.ci_high
+        return f"{self.trained.value:.3f} / {self.untrained.value:.3f}, {low:+.3f} to {high:+.3f}"
+
+
 class Outcome(NamedTuple):
     """What one objective's run showed."""
 
     name: str
     first_loss: float
     last_loss: float
-    trained: ResultRow
-    untrained: ResultRow
-    difference: ResultRow
+    judgements: dict[str, Judgement]
+    """By protocol."""
 
     @property
     def holds(self) -> bool:
-        """The loss fell, and the interval of the difference lies above zero."""
-        return self.last_loss < self.first_loss and self.difference.ci_low > 0
+        """The loss fell, and the interval of one difference lies above zero."""
+        return self.last_loss < self.first_loss and any(j.difference.ci_low > 0 for j in self.judgements.values())
 
 
 def objectives(folder: Path, console: Console) -> bool:
     """Every objective, demo-sized, 200 steps: the loss falls and the untrained encoder is beaten at hospital C."""
     prepare("synthetic_ecg", data_dir=folder / "data", seed=SEED, console=console)
     outcomes = [_outcome(file, variant, folder, console) for file, variant in RUNS]
-    table = Table(
-        *("objective (synthetic data)", "loss", "judged by", "trained", "untrained", "difference, 95 %", "holds"),
-        title=f"objectives, {environment()['commit']}",
-    )
+    protocols = ("zero_shot", "linear_probe")
+    heads = (f"{protocol.replace('_', ' ')}: trained / untrained, difference" for protocol in protocols)
+    table = Table("objective (synthetic data)", "loss", *heads, "holds", title=f"objectives, {environment()['commit']}")
     for found in outcomes:
-        difference = found.difference
         table.add_row(
             found.name,
             f"{found.first_loss:.3f} → {found.last_loss:.3f}",
-            found.trained.protocol.replace("_", " "),
-            f"{found.trained.value:.3f}",
-            f"{found.untrained.value:.3f}",
-            f"{difference.value:+.3f} ({difference.ci_low:+.3f} to {difference.ci_high:+.3f})",
+            *(str(found.judgements.get(protocol, "")) for protocol in protocols),
             "yes" if found.holds else "[red]NO[/]",
         )
     console.print(table)
@@ -102,13 +109,12 @@ def _outcome(file: str, variant: str, folder: Path, console: Console) -> Outcome
         exposure=workdir / "exposure.parquet",
     )
     losses = _losses(workdir)
-    rows = (_macro(results, experiment, *who) for who in (("pre-trained", ""), ("untrained seed 0", "")))
+    protocols = ["linear_probe"] + ["zero_shot"] * experiment.objective.reads_text
     return Outcome(
         experiment.name,
         float(losses[:ENDS].mean()),
         float(losses[-ENDS:].mean()),
-        *rows,
-        _macro(results, experiment, "pre-trained", "untrained seed 0"),
+        {protocol: _judgement(results, protocol) for protocol in protocols},
     )
 
 
@@ -128,9 +134,11 @@ def _losses(workdir: Path) -> np.ndarray:
     return np.array([entry["loss"] for entry in map(json.loads, lines) if "loss" in entry])
 
 
-def _macro(results: Results, experiment: Experiment, model: str, minus: str) -> ResultRow:
-    protocol = "zero_shot" if experiment.objective.reads_text else "linear_probe"
-    (row,) = results.find(
-        model=model, compared_with=minus, protocol=protocol, label="macro", label_group="all", metric="auroc"
-    )
-    return row
+def _judgement(results: Results, protocol: str) -> Judgement:
+    def macro(model: str, minus: str = "") -> ResultRow:
+        (row,) = results.find(
+            model=model, compared_with=minus, protocol=protocol, label="macro", label_group="all", metric="auroc"
+        )
+        return row
+
+    return Judgement(macro("pre-trained"), macro("untrained seed 0"), macro("pre-trained", "untrained seed 0"))

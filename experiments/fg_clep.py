@@ -66,8 +66,16 @@ def variants() -> dict[str, Experiment]:
     demo = demo_sized(
         "fg_clep_demo",
         "FG-CLEP in small: two statements of each report",
-        FgClepSpec(embedding_dim=128, text_head=HeadSpec(kind="linear")),
+        FgClepSpec(embedding_dim=128, text_head=HeadSpec(kind="linear"), similarity_of="tower", learn_bias=True),
         {"data.texts_per_ecg": 2},
+    )
+    coarse_demo = demo.replace(
+        {
+            "name": "fg_clep_coarse_demo",
+            "summary": "FG-CLEP in small, one embedding per ECG",
+            "objective.tag_attention": False,
+            "objective.ecg_head": HeadSpec(kind="linear"),
+        }
     )
     return {
         "fine": fine,
@@ -77,5 +85,6 @@ def variants() -> dict[str, Experiment]:
         ),
         "coarse": coarse,
         "demo": demo,
+        "coarse_demo": coarse_demo,
         "smoke": smoke(demo),
     }
