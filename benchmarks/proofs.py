@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.common import environment
+from benchmarks.mimic_lookalike import mimic_lookalike
 from benchmarks.objective_proof import objectives
 from ecgclip_jax.cli.evaluate import EvaluateArguments, evaluate_run
 from ecgclip_jax.cli.prepare import prepare
@@ -95,7 +96,11 @@ def _demo_run(variant: str, folder: Path, console: Console) -> Results:
     return evaluate_run(EvaluateArguments(run=workdir, data_dir=folder / "data"), console)
 
 
-PROOFS: dict[str, Callable[[Path, Console], bool]] = {"demo_claims": demo_claims, "objectives": objectives}
+PROOFS: dict[str, Callable[[Path, Console], bool]] = {
+    "demo_claims": demo_claims,
+    "objectives": objectives,
+    "mimic_lookalike": mimic_lookalike,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
