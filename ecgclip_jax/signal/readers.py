@@ -1,21 +1,24 @@
 """`read_ecg`: one door for every file format an ECG arrives in.
 
 WFDB records are read here: format 16 and the Challenge's `.mat` directly (`wfdb_fast`), every other sample format by
-the wfdb package. Whatever is wrong with a file ends in an `ECGReadError` with a reason code; nothing is unpickled, no
-memory is allocated from what a header promises, and no file outside the source's folder is opened.
+the wfdb package. Records in several segments are put together. Whatever is wrong with a file ends in an `ECGReadError`
+with a reason code; nothing is unpickled, no memory is allocated from what a header promises, and no file outside the
+source's folder is opened.
 """
 
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Final
 
 import numpy as np
 
 from ecgclip_jax.signal.paths import MAX_SIGNAL_BYTES, member, record_folder, regular_file_size, unreadable
 from ecgclip_jax.signal.record import ECGReadError, ECGRecord, ReasonCode
-from ecgclip_jax.signal.wfdb_fast import assemble, read_header, read_signals, reads_directly
-from ecgclip_jax.signal.wfdb_header import Header
+from ecgclip_jax.signal.wfdb_fast import assemble, read_header, read_header_text, read_signals, reads_directly
+from ecgclip_jax.signal.wfdb_header import Header, parse_header
+from ecgclip_jax.signal.wfdb_segments import is_master, read_segments
 
 _BITS_PER_SAMPLE: Final = {8: 8, 16: 16, 24: 24, 32: 32, 61: 16, 80: 8, 160: 16, 212: 12, 310: 32 / 3, 311: 32 / 3}
 """Uncompressed sample formats (https://wfdb.io/spec/signal.html)."""
@@ -45,7 +48,18 @@ def read_ecg(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | Non
         stem, suffix = name, ""
     if not os.path.lexists(os.path.join(folder, stem + ".hea")):
         raise _no_header(folder, name, stem, suffix)
-    header = read_header(folder, stem + ".hea", real_root)
+    text = read_header_text(folder, stem + ".hea", real_root)
+    if is_master(text):
+        return read_segments(text, stem, partial(_read_segment, folder, real_root))
+    return _read_single(parse_header(text, stem + ".hea"), folder, real_root, stem)
+
+
+def _read_segment(folder: str, root: str, name: str) -> ECGRecord:
+    """One segment; one that is itself in segments, which the format forbids, fails in its header."""
+    return _read_single(read_header(folder, name + ".hea", root), folder, root, name)
+
+
+def _read_single(header: Header, folder: str, real_root: str, stem: str) -> ECGRecord:
     if reads_directly(header):
         return read_signals(header, folder, real_root, stem)
     return _read_with_wfdb(header, folder, real_root, stem)

@@ -27,14 +27,18 @@ _EXACT_IN_FLOAT32: Final = 2**22
 _ROWS_AT_ONCE: Final = 100
 
 
-def read_header(folder: str, name: str, root: str) -> Header:
-    """Parses the header `name` in the resolved `folder`; see `parse_header` for its errors."""
+def read_header_text(folder: str, name: str, root: str) -> str:
+    """The header `name` in the resolved `folder`, in whatever encoding it is."""
     content = read_regular_file(member(folder, name, root), max_bytes=MAX_HEADER_BYTES)
     try:
-        text = content.decode("utf-8")
+        return content.decode("utf-8")
     except UnicodeDecodeError:
-        text = content.decode("latin-1")
-    return parse_header(text, name)
+        return content.decode("latin-1")
+
+
+def read_header(folder: str, name: str, root: str) -> Header:
+    """Parses the header `name` in the resolved `folder`; see `parse_header` for its errors."""
+    return parse_header(read_header_text(folder, name, root), name)
 
 
 def reads_directly(header: Header) -> bool:
