@@ -66,7 +66,7 @@ def test_a_wrong_override_says_what_is_wrong(words: list[str], expected: str) ->
 
 
 def test_unknown_variant_and_file_name_what_there_is(tmp_path: Path) -> None:
-    with pytest.raises(ExperimentError, match="it has: r34, r18, r50, smoke"):
+    with pytest.raises(ExperimentError, match="it has: r34, r18, r50, demo, smoke"):
         load_experiment(ROOT / "experiments" / "ecgclip.py", "r99")
     with pytest.raises(ExperimentError, match="no experiment file"):
         load_experiment(tmp_path / "absent.py")
