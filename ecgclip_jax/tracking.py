@@ -159,7 +159,11 @@ class CompositeTracker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except TrackingError:
+            if error is None:  # else what went wrong first is what matters
+                raise
 
 
 def build_tracker(workdir: Path, total_steps: int, start_step: int) -> CompositeTracker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from ecgclip_jax import tracking
-from ecgclip_jax.tracking import ConsoleProgress, JsonLines, NullTracker, build_tracker
+from ecgclip_jax.tracking import ConsoleProgress, JsonLines, NullTracker, TrackingError, build_tracker
 
 
 def steps_in(path: Path) -> list[int]:
@@ -76,3 +77,17 @@ def test_on_a_terminal_a_bar_shows_the_numbers() -> None:
     progress.close()
     assert "5/10" in text.getvalue()
     assert "loss 1.5" in text.getvalue()
+
+
+def test_a_full_disk_is_said_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    said = r"metrics .* cannot be written \(No space left on device\); free some space"
+    with pytest.raises(TrackingError, match=said), build_tracker(tmp_path, 10, 0) as tracker:
+        monkeypatch.setattr(tracking.os, "fsync", full)
+        tracker.log(1, {"loss": 1.0})
+    monkeypatch.undo()
+    (tmp_path / "file").touch()
+    with pytest.raises(TrackingError, match="cannot be written"):
+        build_tracker(tmp_path / "file", 10, 0)

@@ -128,6 +128,8 @@ def test_a_folder_of_another_experiment_is_refused(whole_run: Path, run_data: Pa
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(RunFolderError, match="neither empty nor a run folder"):
         loop.train(tiny_run(), tmp_path, run_data)
+    with pytest.raises(RunFolderError, match=r"thesis\.tex/run cannot be written \(Not a directory\)"):
+        loop.train(tiny_run(), tmp_path / "thesis.tex" / "run", run_data)
 
 
 class BreaksAtUpdate13(TrainStep):
