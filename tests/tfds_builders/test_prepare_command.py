@@ -8,8 +8,8 @@ from typing import get_args
 import pytest
 
 import tfds_builders.ptb_xl
+from ecgclip_jax.cli.cohort_arguments import World
 from ecgclip_jax.cli.main import main
-from ecgclip_jax.cli.prepare import World
 from tfds_builders.synthetic_ecg.cohort import WORLDS
 
 DUMMY = Path(tfds_builders.ptb_xl.__file__).parent / "dummy_data"

@@ -1,4 +1,4 @@
-"""Both cohorts as TFDS builders: found by name, picklable, TensorFlow-free, the same folder as `ecgclip prepare`."""
+"""Every cohort as a TFDS builder: found by name, picklable, TensorFlow-free, the same folder as `ecgclip prepare`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import tensorflow_datasets as tfds
 import tfds_builders.ptb_xl
 from tfds_builders.common.build import build
 from tfds_builders.ptb_xl.cohort import PtbXl
+from tfds_builders.registry import BUILDERS
 
 DUMMY = Path(tfds_builders.ptb_xl.__file__).parent / "dummy_data"
 
 
-@pytest.mark.parametrize("name", ["ptb_xl", "synthetic_ecg"])
+@pytest.mark.parametrize("name", BUILDERS)
 def test_metadata_of_the_package_is_valid(name: str, tmp_path: Path) -> None:
     module = import_module(f"tfds_builders.{name}.{name}_dataset_builder")
     builder = module.Builder(data_dir=str(tmp_path))

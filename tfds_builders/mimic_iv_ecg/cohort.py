@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, Literal
 
+from rich.console import Console
+
 from ecgclip_jax.signal.record import ECGReadError, ECGRecord, ReasonCode
 from ecgclip_jax.text.reports import CleaningStyle, join_columns
 from tfds_builders.common.audit import BuildReason
@@ -17,6 +19,7 @@ from tfds_builders.common.metadata import MetadataTable
 from tfds_builders.common.records import Described, RowKey
 from tfds_builders.common.schema import Sex
 from tfds_builders.common.source_faults import measurement
+from tfds_builders.common.sources import given_folder
 from tfds_builders.common.table_cohort import Row, RowError, TableCohort, plausible_age
 from tfds_builders.mimic_iv_ecg import tables
 
@@ -200,3 +203,8 @@ def _icd_codes(cell: str) -> tuple[tuple[str, float], ...]:
             BuildReason.labels_malformed, f"diagnoses: expected a list such as ['I4891'], found {cell[:60]!r}"
         )
     return tuple((code, _STATED) for code in dict.fromkeys(codes))
+
+
+def from_source(source: Path | None, downloads: Path, console: Console | None = None, **options: Any) -> MimicIvEcg:
+    """See `registry.make_cohort`; never downloaded."""
+    return MimicIvEcg(given_folder(source, FACTS), **options)

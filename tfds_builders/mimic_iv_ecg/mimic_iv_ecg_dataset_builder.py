@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from tfds_builders.common.tfds_builder import CohortBuilder
-from tfds_builders.mimic_iv_ecg.cohort import FACTS, MimicIvEcg
+from tfds_builders.mimic_iv_ecg.cohort import FACTS, MimicIvEcg, from_source
 
 
 class Builder(CohortBuilder):
@@ -17,6 +17,6 @@ class Builder(CohortBuilder):
     FACTS = FACTS
     VERSION = tfds.core.Version(FACTS.version)
 
-    def make_cohort(self, download_dir: Path, source: str | Path = "", **options: Any) -> MimicIvEcg:
+    def make_cohort(self, download_dir: Path, source: str | Path | None = None, **options: Any) -> MimicIvEcg:
         """See `CohortBuilder.make_cohort`."""
-        return MimicIvEcg(Path(source), **options)
+        return from_source(Path(source) if source else None, download_dir, **options)

@@ -17,6 +17,7 @@ from tfds_builders.common.cohort import BuildError, CohortFacts
 from tfds_builders.common.download import Publisher
 from tfds_builders.common.records import Clinical, Described, RowKey
 from tfds_builders.common.schema import Sex
+from tfds_builders.common.sources import given_folder
 from tfds_builders.common.table_cohort import Row, RowError, TableCohort, plausible, plausible_age
 
 VERSION = "1.0.3"
@@ -168,3 +169,11 @@ def download(folder: Path, rate_hz: RateHz, console: Console | None = None, url:
     wanted = (PtbXl.table_name, "scp_statements.csv", "LICENSE.txt", f"records{rate_hz}/")
     publisher.fetch([name for name in sums if name.startswith(wanted)], sums, folder, console)
     return folder
+
+
+def from_source(
+    source: Path | None, downloads: Path, console: Console | None = None, rate_hz: RateHz = 500, **options: Any
+) -> PtbXl:
+    """See `registry.make_cohort`."""
+    folder = given_folder(source, FACTS) if source else download(downloads, rate_hz, console)
+    return PtbXl(folder, rate_hz=rate_hz, **options)

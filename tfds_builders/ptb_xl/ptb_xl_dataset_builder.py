@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from tfds_builders.common.tfds_builder import CohortBuilder
-from tfds_builders.ptb_xl.cohort import FACTS, PtbXl, RateHz, download
+from tfds_builders.ptb_xl.cohort import FACTS, PtbXl, from_source
 
 
 class Builder(CohortBuilder):
@@ -17,8 +17,6 @@ class Builder(CohortBuilder):
     FACTS = FACTS
     VERSION = tfds.core.Version(FACTS.version)
 
-    def make_cohort(
-        self, download_dir: Path, source: str | Path | None = None, rate_hz: RateHz = 500, **options: Any
-    ) -> PtbXl:
+    def make_cohort(self, download_dir: Path, source: str | Path | None = None, **options: Any) -> PtbXl:
         """See `CohortBuilder.make_cohort`."""
-        return PtbXl(Path(source) if source else download(download_dir, rate_hz), rate_hz=rate_hz, **options)
+        return from_source(Path(source) if source else None, download_dir, **options)

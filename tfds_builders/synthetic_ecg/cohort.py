@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
+from rich.console import Console
 
 from ecgclip_jax.signal.quality import assess
 from ecgclip_jax.signal.storage import StoredECG
@@ -207,3 +208,10 @@ def _source_row(batch: SyntheticBatch, i: int) -> str:
 
 def _rounded(value: np.floating[Any]) -> float | None:
     return None if np.isnan(value) else round(float(value), 4)
+
+
+def from_source(source: Path | None, downloads: Path, console: Console | None = None, **options: Any) -> SyntheticEcg:
+    """See `registry.make_cohort`; it is generated."""
+    if source is not None:
+        raise BuildError("synthetic_ecg is generated: it takes no --source")
+    return SyntheticEcg(**options)

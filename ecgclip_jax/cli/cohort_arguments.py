@@ -1,0 +1,101 @@
+"""What `ecgclip prepare NAME` takes for every cohort: one class each, whose text is the command's help."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Union
+
+import tyro
+
+from ecgclip_jax.cli.options import default_data_dir
+
+IcdColumn = Literal["all_diag_all", "all_diag_hosp", "hosp_diag_hosp", "ed_diag_hosp", "ed_diag_ed"]
+World = Literal["default", "strangers_reports", "unseen_targets", "device_linked"]
+
+
+@dataclass
+class _Common:
+    data_dir: Path = field(default_factory=default_data_dir)
+    """Where prepared cohorts lie ($ECGCLIP_DATA or ./data); the result is DATA_DIR/NAME/VERSION."""
+    workers: int | None = None
+    """Processes that convert ECGs; without it one per CPU, 0 works in this one. Never changes the result."""
+    overwrite: bool = False
+    """Replace a dataset that was built from another source or with other options."""
+
+
+@dataclass
+class SyntheticEcg(_Common):
+    """Make the synthetic cohort: hospitals A and B to train and test on, hospital C never trained on.
+
+    Needs no data. An interrupted run goes on where it stopped; the same options give the same bytes.
+    """
+
+    size: int = 8000
+    """About how many ECGs, over all splits; patients have one to three each."""
+    seed: int = 0
+    """Another seed gives other patients of the same world."""
+    world: World = "default"
+    """A null world in which claims must fail: reports about strangers, targets that no waveform shows, or a disease
+    tied to a device in training and reversed at hospital C. It gets a name of its own (synthetic_ecg_WORLD)."""
+
+
+@dataclass
+class _FromFiles(_Common):
+    source: Path | None = None
+    """The cohort's folder as its publisher lays it out; without it an open PhysioNet project is downloaded, every file
+    checked against its SHA-256."""
+    splits_from: Path | None = None
+    """A folder with the id lists of an earlier build (splits/): its splits instead of the cohort's own or ours."""
+
+
+@dataclass
+class PtbXl(_FromFiles):
+    """Prepare PTB-XL 1.0.3 (PhysioNet, CC BY 4.0): folds 1-8 train, 9 validation, 10 test.
+
+    Without --source it is downloaded (2.6 GB at 500 Hz), every file checked against PhysioNet's SHA-256. An
+    interrupted download or build goes on where it stopped. Odd records become rows with reasons in audit.parquet.
+    """
+
+    rate_hz: Literal[500, 100] = 500
+    """Which published form to read; stored records are at 500 Hz either way."""
+    report_cleaning: Literal["ptb_xl", "plain", "merl"] = "ptb_xl"
+    """What report_clean holds: ours with abbreviations written out or not, or MERL's published preprocessing.
+    report_raw is verbatim in all."""
+
+
+@dataclass
+class MimicIvEcg(_FromFiles):
+    """Prepare MIMIC-IV-ECG 1.0 (PhysioNet, open, ODbL; 90 GB, never downloaded from here).
+
+    --source names the folder with record_list.csv, machine_measurements.csv and files. Tables of MIMIC-IV-ECG-Ext-ICD,
+    MIMIC-IV (patients.csv) and MIMIC-IV-ECHO that lie there too are joined by id; the result is then credentialed.
+    """
+
+    machine_measurements: bool = True
+    """Whether machine_measurements.csv must be there; the demo 0.1 has none."""
+    icd_column: IcdColumn = "all_diag_all"
+    """Which diagnoses of Ext-ICD become labels."""
+    echo_window_days: float = 30.0
+    """How far the echocardiogram that gives the LVEF may lie from the ECG."""
+    report_cleaning: Literal["mimic_iv_ecg", "plain", "merl"] = "mimic_iv_ecg"
+    """What report_clean holds: ours with abbreviations written out or not, or MERL's published preprocessing."""
+
+
+ARGUMENTS: Mapping[str, type[_Common]] = MappingProxyType(
+    {"synthetic_ecg": SyntheticEcg, "ptb_xl": PtbXl, "mimic_iv_ecg": MimicIvEcg}
+)
+"""By the cohort's name."""
+
+
+def any_cohort() -> Any:
+    """The type from which tyro makes one subcommand per cohort."""
+    commands = (Annotated[of, tyro.conf.subcommand(name, prefix_name=False)] for name, of in ARGUMENTS.items())
+    return Union[tuple(commands)]  # noqa: UP007  (made at run time)
+
+
+def name_of(arguments: _Common) -> str:
+    """The cohort whose arguments these are."""
+    return next(name for name, of in ARGUMENTS.items() if type(arguments) is of)
