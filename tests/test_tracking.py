@@ -83,11 +83,12 @@ def test_a_full_disk_is_said_in_words(tmp_path: Path, monkeypatch: pytest.Monkey
     def full(file: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    said = r"metrics .* cannot be written \(No space left on device\); free some space"
-    with pytest.raises(TrackingError, match=said), build_tracker(tmp_path, 10, 0) as tracker:
-        monkeypatch.setattr(tracking.os, "fsync", full)
+    tracker = build_tracker(tmp_path, 10, 0)
+    monkeypatch.setattr(tracking.os, "fsync", full)
+    with pytest.raises(TrackingError, match=r"metrics .* cannot be written \(No space left on device\); free some"):
         tracker.log(1, {"loss": 1.0})
     monkeypatch.undo()
+    tracker.close()
     (tmp_path / "file").touch()
     with pytest.raises(TrackingError, match="cannot be written"):
         build_tracker(tmp_path / "file", 10, 0)
