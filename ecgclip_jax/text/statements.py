@@ -11,7 +11,7 @@ import re
 import tomllib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any, Literal, cast, get_args
 
@@ -27,8 +27,9 @@ TYPED_LANGUAGES = ("en", "de")
 
 _SPACES = re.compile(r"\s+")
 _LETTER = re.compile(r"[^\W\d_]")
-_END_OF_STATEMENT = re.compile(r"[\n\r;]|\.(?=\s|\Z)(?!\s*(?i:grad))")
-"""A line's end, a semicolon, or a full stop that is neither a decimal point nor that of "1. Grades"."""
+_END_OF_STATEMENT = re.compile(r"[\n\r;]|\.+(?=[\s;]|\Z)(?!\s*(?i:grad))")
+"""A line's end, a semicolon, or full stops that are neither a decimal point nor that of "1. Grades"."""
+_MORE_ON_THE_LINE = re.compile(r"[^\S\n\r]*[^\s;]")
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,8 @@ def _typed(statements: tuple[str, ...], language: str) -> Iterator[Statement]:
         yield Statement(text, kind)
 
 
+# Machine reports draw on a few thousand statements: without the cache typing takes most of a build's time for text.
+@lru_cache(maxsize=100_000)
 def _deciding_rule(statement: str, language: str) -> Rule | None:
     folded = _folded(statement, language)
     return next((rule for rule in statement_rules(language) if rule.pattern.search(folded)), None)
