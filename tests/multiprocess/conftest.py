@@ -17,7 +17,7 @@ import pytest
 from support.tiny_cohort import tiny_record, write_cohort
 
 PROCESSES, DEVICES_PER_PROCESS = 2, 4
-TIMEOUT_S = 400
+TIMEOUT_S = 900
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Started by the tests of this folder: one process of a job, which does the runs it is told to, one after the other.
 
-An order is a JSON object: `experiment`, `workdir`, and optionally `signal` (`[process, number, step]`: that process
-sends itself that signal after that update). What came of each order goes to `<report>.<process>.json`.
+An order is a JSON object: `experiments`, one per process, `workdir`, and optionally `signal` (`[process, number]`: that
+process sends itself that signal at its first validation). What came of each order goes to `<report>.<process>.json`.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ def train(order: dict[str, Any], data_dir: Path) -> dict[str, Any]:
     """One run; why it stopped, if it did."""
     from ecgclip_jax.training import loop
 
-    workdir, experiment = Path(order["workdir"]), Experiment.model_validate(order["experiment"])
-    process, number, at_step = order.get("signal", (-1, 0, 0))
+    workdir, experiment = Path(order["workdir"]), Experiment.model_validate(order["experiments"][job.process_id])
+    process, number = order.get("signal", (-1, 0))
 
     def send_signal(step: int, state: object) -> dict[str, float]:
-        if step == at_step and process == job.process_id:
+        if step == experiment.run.evaluate_every and process == job.process_id:
             while number == 9 and not any((workdir / "checkpoints").glob("[0-9]*")):
                 time.sleep(0.05)
             os.kill(os.getpid(), number)
         return {}
 
     try:
-        summary = loop.train(experiment, workdir, data_dir, evaluate=send_signal if at_step else None)
+        summary = loop.train(experiment, workdir, data_dir, evaluate=send_signal)
     except UserError as error:
         return {"error": type(error).__name__, "message": str(error)}
     return {"started_at": summary.started_at, "loss": summary.metrics.get("loss")}
