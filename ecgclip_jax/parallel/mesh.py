@@ -35,17 +35,6 @@ def build_mesh(spec: MeshSpec, devices: Sequence[jax.Device] | None = None) -> M
     return Mesh(grid.reshape(data, fsdp), MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
-def axis_size(mesh: Mesh, axis: str) -> int:
-    """Number of devices along one axis.
-
-    Raises:
-        MeshError: the mesh has no such axis.
-    """
-    if axis not in mesh.shape:
-        raise MeshError(f"the mesh has no axis {axis!r}; it has {', '.join(mesh.axis_names)}")
-    return int(mesh.shape[axis])
-
-
 def _axis_sizes(spec: MeshSpec, n_devices: int) -> tuple[int, int]:
     if n_devices % spec.fsdp:
         raise MeshError(

@@ -9,7 +9,7 @@ from jax.sharding import AxisType
 
 from ecgclip_jax.contracts import Batch, TextTokens
 from ecgclip_jax.parallel.host import batch_sharding, process_rows, replicated, to_global
-from ecgclip_jax.parallel.mesh import MeshError, axis_size, build_mesh
+from ecgclip_jax.parallel.mesh import MeshError, build_mesh
 from ecgclip_jax.spec.experiment import MeshSpec
 
 
@@ -24,7 +24,7 @@ from ecgclip_jax.spec.experiment import MeshSpec
 )
 def test_mesh_shape_and_axis_types(spec: MeshSpec, n_devices: int, shape: tuple[int, int]) -> None:
     mesh = build_mesh(spec, jax.devices()[:n_devices])
-    assert (axis_size(mesh, "data"), axis_size(mesh, "fsdp")) == shape
+    assert (mesh.shape["data"], mesh.shape["fsdp"]) == shape
     assert mesh.axis_types == (AxisType.Auto, AxisType.Auto)
 
 
@@ -44,11 +44,6 @@ def test_devices_stand_in_order_of_process_and_id_whatever_order_they_come_in() 
 def test_a_mesh_that_does_not_fit_says_what_would(spec: MeshSpec, message: str) -> None:
     with pytest.raises(MeshError, match=message):
         build_mesh(spec, jax.devices()[:8])
-
-
-def test_an_unknown_axis_is_named() -> None:
-    with pytest.raises(MeshError, match="no axis 'model'; it has data, fsdp"):
-        axis_size(build_mesh(MeshSpec()), "model")
 
 
 def small_batch(rows: int) -> Batch:
