@@ -115,6 +115,8 @@ def start_job(job: Job) -> str:
     # empty list is "all that are visible".
     devices = [] if job.local_device is None else [job.local_device]
     timeout_s = _seconds("ECGCLIP_START_TIMEOUT_S", START_TIMEOUT_S)
+    # JAX aborts when the time is up; it raises for what it finds out by itself.
+    speak_when_aborted(lambda: _apart(job, timeout_s, f"waited {timeout_s} s"))
     try:
         jax.distributed.initialize(
             job.coordinator,
@@ -127,12 +129,7 @@ def start_job(job: Job) -> str:
             shutdown_timeout_seconds=LEAVE_TIMEOUT_S,
         )
     except (RuntimeError, ValueError, OSError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise DistributedError(
-            f"the processes of the job ({job}) did not come together ({reason}); check that all of them were started, "
-            f"that HOST:PORT of the coordinator is free there and reachable from every host, and, if hosts need more "
-            f"than {timeout_s} s to start, ECGCLIP_START_TIMEOUT_S"
-        ) from error
+        raise DistributedError(_apart(job, timeout_s, " ".join(str(error).split())[:300])) from error
     speak_when_aborted(lambda: "another process of the job was lost, or stopped with an error; its own log says more")
     return _joined()
 
@@ -140,6 +137,14 @@ def start_job(job: Job) -> str:
 def first_process() -> bool:
     """Whether this is the process that writes what is written once."""
     return jax.process_index() == 0
+
+
+def _apart(job: Job, timeout_s: int, reason: str) -> str:
+    return (
+        f"the processes of the job ({job}) did not come together ({reason}); check that all of them were started, that "
+        f"HOST:PORT of the coordinator is free there and can be reached from every host, and, if hosts need more than "
+        f"{timeout_s} s to start, set ECGCLIP_START_TIMEOUT_S"
+    )
 
 
 def _joined() -> str:

@@ -107,6 +107,7 @@ def test_a_start_that_fails_says_what_to_check(monkeypatch: pytest.MonkeyPatch) 
     def fail(*words: object, **named: object) -> None:
         raise RuntimeError("DEADLINE_EXCEEDED: barrier")
 
+    monkeypatch.setattr(distributed, "speak_when_aborted", lambda message: None)
     monkeypatch.setattr(jax.distributed, "initialize", fail)
     with pytest.raises(DistributedError, match=r"node3:1234\) did not come together \(DEADLINE_EXCEEDED: barrier\)"):
         start_job(EXPLICIT)
