@@ -62,14 +62,38 @@ def build(
     Raises:
       BuildError: if the source is not usable, or another build stands in the place and `overwrite` is not set.
     """
+    plan, places = cohort.plan(), places_of(cohort, data_dir)
+    if not overwrite and (standing := found_built(cohort, plan, places.folder)):
+        return standing
+    described = build_into(cohort, plan, places.staging, workers=workers, console=console)
+    swap(places)
+    return Prepared(places.folder, described, existed=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where a build ends and where it grows."""
+
+    folder: Path
+    staging: Path
+    """Beside the folder, so that the finished dataset appears in one step."""
+
+
+def places_of(cohort: Cohort, data_dir: Path) -> Places:
+    """Where the cohort is built in a data directory."""
     folder = data_dir / cohort.facts.name / cohort.facts.version
-    plan = cohort.plan()
-    if folder.exists() and not overwrite:
-        return Prepared(folder, _same_build(folder, build_id(cohort.facts, cohort.options, plan)), existed=True)
-    staging = folder.with_name(f"{folder.name}.incomplete")
-    described = build_into(cohort, plan, staging, workers=workers, console=console)
-    _swap(staging, folder)
-    return Prepared(folder, described, existed=False)
+    return Places(folder, folder.with_name(f"{folder.name}.incomplete"))
+
+
+def found_built(cohort: Cohort, plan: Plan, folder: Path) -> Prepared | None:
+    """The dataset that stands at `folder` already; None if there is none.
+
+    Raises:
+      BuildError: if it is another build of the cohort.
+    """
+    if not folder.exists():
+        return None
+    return Prepared(folder, _same_build(folder, build_id(cohort.facts, cohort.options, plan)), existed=True)
 
 
 def build_into(
@@ -77,14 +101,14 @@ def build_into(
 ) -> dict[str, Any]:
     """Builds a planned cohort in `folder`, going on where an interrupted build of the same id stopped there."""
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone_in(folder):
-        return _build_alone(cohort, plan, folder, os.cpu_count() or 1 if workers is None else workers, console)
+    with building_in(folder):
+        return _build_alone(cohort, plan, folder, processes(workers), console)
 
 
 def _build_alone(cohort: Cohort, plan: Plan, folder: Path, workers: int, console: Console | None) -> dict[str, Any]:
     parts = _parts_folder(folder, build_id(cohort.facts, cohort.options, plan))
     results: dict[tuple[str, int], ShardResult] = {}
-    with _progress(cohort.facts.name, plan, console) as advance:
+    with progress_of(cohort.facts.name, plan, console) as advance:
         pending = []
         for shard in plan.shards:
             if finished := ShardFiles(parts, shard.split, shard.index).finished():
@@ -92,11 +116,20 @@ def _build_alone(cohort: Cohort, plan: Plan, folder: Path, workers: int, console
                 advance(finished, resumed=True)
             else:
                 pending.append(shard)
-        for result in _write_shards(cohort, pending, parts, workers):
+        for result in write_shards(cohort, pending, parts, workers):
             results[result.split, result.index] = result
             advance(result, resumed=False)
-    in_order = [results[shard.split, shard.index] for shard in plan.shards]
-    described = finalise(cohort.facts, cohort.options, plan, in_order, parts, folder)
+    return finish(cohort, plan, [results[shard.split, shard.index] for shard in plan.shards], parts, folder)
+
+
+def processes(workers: int | None) -> int:
+    """Worker processes that are meant: one per CPU without a number."""
+    return os.cpu_count() or 1 if workers is None else workers
+
+
+def finish(cohort: Cohort, plan: Plan, results: Sequence[ShardResult], parts: Path, folder: Path) -> dict[str, Any]:
+    """Makes the dataset of finished shards, which are in the plan's order, and removes what only the build needed."""
+    described = finalise(cohort.facts, cohort.options, plan, results, parts, folder)
     shutil.rmtree(parts)
     return described
 
@@ -132,18 +165,22 @@ def _parts_folder(folder: Path, identity: str) -> Path:
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """One build at a time; the lock falls with the process that held it."""
+def building_in(folder: Path, *, together: bool = False) -> Iterator[None]:
+    """One build at a time, or several processes that write parts of one; the lock falls with who held it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f".{folder.name}.lock").open("w") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, (fcntl.LOCK_SH if together else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError:
             raise BuildError(f"another process is building {folder}; wait for it, or give another --data-dir") from None
         yield
-    Path(lock.name).unlink(missing_ok=True)
+        if not together:
+            Path(lock.name).unlink(missing_ok=True)
 
 
-def _swap(staging: Path, folder: Path) -> None:
+def swap(places: Places) -> None:
+    """Puts the finished dataset in its place; what stood there goes."""
+    folder, staging = places.folder, places.staging
     replaced = folder.with_name(f"{folder.name}.replaced")
     if folder.exists():
         os.replace(folder, replaced)
@@ -151,7 +188,7 @@ def _swap(staging: Path, folder: Path) -> None:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def _write_shards(cohort: Cohort, shards: Sequence[Shard], parts: Path, workers: int) -> Iterator[ShardResult]:
+def write_shards(cohort: Cohort, shards: Sequence[Shard], parts: Path, workers: int) -> Iterator[ShardResult]:
     """Results as they are finished, in any order.
 
     Raises:
@@ -220,8 +257,8 @@ class _RateColumn(ProgressColumn):
 
 
 @contextmanager
-def _progress(name: str, plan: Plan, console: Console | None) -> Iterator[Any]:
-    """Yields `advance(result, resumed=…)`."""
+def progress_of(name: str, plan: Plan, console: Console | None) -> Iterator[Any]:
+    """Yields `advance(result, resumed=…)`, which moves the bar."""
     if console is None:
         yield lambda result, resumed: None
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ def write_json(path: Path, value: object) -> None:
 
 def write_whole(path: Path, write: Callable[[Path], None]) -> None:
     """Lets `write` fill a temporary file, flushes it to disk and gives it its name in one step."""
-    temporary = path.with_name(f"{path.name}.tmp")
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")  # two jobs of a cluster may do the same work
     write(temporary)
     with open(temporary, "rb+") as file:
         os.fsync(file.fileno())
