@@ -8,10 +8,6 @@ holds the recording can recognise its hash; they let an overlap be found anywher
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import os
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +19,11 @@ import pyarrow.parquet as pq
 from jaxtyping import Bool
 
 from ecgclip_jax.data.index import RunIndex
-from ecgclip_jax.data.sources import CohortError, CohortSplit
+from ecgclip_jax.data.sources import CohortSplit
+from ecgclip_jax.spec.pseudonyms import make_key, pseudonym, read_key
+from ecgclip_jax.text.shared_records import renamed
 
 EXPOSURE_FILE = "exposure.parquet"
-KEY_FILE = ".pseudonym_key"
 _SCHEMA = pa.schema(
     [
         ("cohort", pa.string()),
@@ -59,7 +56,7 @@ def write_exposure(index: RunIndex, folder: str | Path, before: str | Path | Non
     for number, cohort in enumerate(index.cohorts):
         rows = cohort.table.take(pa.array(index.shard_row[index.source == number]))
         keyed = cohort.access != "open"
-        records, patients = _ids(cohort, rows, _make_key(cohort.data_dir) if keyed else None)
+        records, patients = _ids(cohort, rows, make_key(cohort.data_dir) if keyed else None)
         parts.append(
             pa.table(
                 {
@@ -78,64 +75,61 @@ def write_exposure(index: RunIndex, folder: str | Path, before: str | Path | Non
 
 
 def find_overlap(exposure_file: str | Path, split: CohortSplit) -> Overlap:
-    """Compares a split with what a run has seen: by waveform over all cohorts, by ids within the same cohort."""
+    """Compares a split with what a run has seen: by waveform over all cohorts, by ids within the same cohort and with
+    cohorts of which it is published that they hold the same recordings (`text.shared_records`).
+    """
     exposure = pq.read_table(exposure_file)
     waveforms = set(exposure.column("waveform_sha256").to_pylist())
-    same_cohort = exposure.filter(pc.equal(exposure.column("cohort"), split.cohort))
-    keyed = any(same_cohort.column("keyed").to_pylist())
-    key = _read_key(split.data_dir) if keyed else None
-    ids_checked = not keyed or key is not None
     seen = np.asarray([w in waveforms for w in split.table.column("waveform_sha256").to_pylist()], bool)
     patient = np.zeros(len(split), bool)
-    if ids_checked:
-        records, patients = _ids(split, split.table, key)
-        seen |= _among(records, same_cohort.column("record_id"))
-        patient = _among(patients, same_cohort.column("patient_id"))
+    ids_checked = True
+    for cohort in pc.unique(exposure.column("cohort")).to_pylist():
+        of_cohort = exposure.filter(pc.equal(exposure.column("cohort"), cohort))
+        names = _names_in(split, cohort)
+        if names is None:
+            continue
+        records, patients = names
+        if any(of_cohort.column("keyed").to_pylist()):
+            key = read_key(split.data_dir)
+            ids_checked &= key is not None
+            if key is None:
+                continue
+            records = _keyed(key, cohort, "record", records)
+            patients = _keyed(key, cohort, "patient", patients)
+        seen |= _among(records, of_cohort.column("record_id"))
+        patient |= _among(patients, of_cohort.column("patient_id"))
+    _, own_patients = _ids(split, split.table, None)
+    of_seen = {p for p, was_seen in zip(own_patients, seen, strict=True) if was_seen} - {None}
+    patient |= np.asarray([p in of_seen for p in own_patients], bool)  # known there under another name, or under none
     return Overlap(record=seen, patient=seen | patient, ids_checked=ids_checked)
 
 
-def pseudonym(key: bytes, cohort: str, kind: str, original: str) -> str:
-    """32 hex digits that stand for an id: equal under one key, meaningless without it."""
-    return hmac.new(key, "\x1f".join((cohort, kind, original)).encode(), hashlib.sha256).hexdigest()[:32]
-
-
-def _ids(split: CohortSplit, table: pa.Table, key: bytes | None) -> tuple[list[str], list[str | None]]:
+def _ids(split: CohortSplit, table: pa.Table, key: bytes | None) -> tuple[list[str | None], list[str | None]]:
     """Record ids and patient ids (None where unknown) of some rows, as pseudonyms under `key` if there is one."""
     records = table.column("record_id").to_pylist()
     known = table.column("patient_id_known").to_pylist()
     patients = [p if k else None for p, k in zip(table.column("patient_id").to_pylist(), known, strict=True)]
     if key is None:
         return records, patients
-    return (
-        [pseudonym(key, split.cohort, "record", r) for r in records],
-        [None if p is None else pseudonym(key, split.cohort, "patient", p) for p in patients],
-    )
+    return _keyed(key, split.cohort, "record", records), _keyed(key, split.cohort, "patient", patients)
+
+
+def _names_in(split: CohortSplit, cohort: str) -> tuple[list[str | None], list[str | None]] | None:
+    """The split's record and patient ids as `cohort` writes them; None if the two share no recordings."""
+    records, patients = _ids(split, split.table, None)
+    if cohort == split.cohort:
+        return records, patients
+    renamed_records = [None if r is None else renamed(split.cohort, cohort, r) for r in records]
+    if not any(renamed_records):
+        return None
+    # Where recordings keep their ids, so do their patients.
+    return renamed_records, [p if r == n else None for p, r, n in zip(patients, records, renamed_records, strict=True)]
+
+
+def _keyed(key: bytes, cohort: str, kind: str, originals: Sequence[str | None]) -> list[str | None]:
+    return [None if o is None else pseudonym(key, cohort, kind, o) for o in originals]
 
 
 def _among(values: Sequence[str | None], column: pa.ChunkedArray) -> Bool[np.ndarray, " rows"]:
     there = set(column.to_pylist()) - {None}
     return np.asarray([v in there for v in values], bool)
-
-
-def _read_key(data_dir: Path) -> bytes | None:
-    path = data_dir / KEY_FILE
-    return bytes.fromhex(path.read_text()) if path.is_file() else None
-
-
-def _make_key(data_dir: Path) -> bytes:
-    """The key of a data directory, made at its first use; readable by its owner only."""
-    path = data_dir / KEY_FILE
-    try:
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_hex(32))
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise CohortError(
-            f"cannot make the pseudonym key {path} ({error.strerror}); a run on a cohort above access class open "
-            "needs it: let its owner put 64 random hex digits there, readable by those who may read the data"
-        ) from error
-    key = _read_key(data_dir)
-    if not key:
-        raise CohortError(f"the pseudonym key {path} is empty; expected 64 hex digits")
-    return key

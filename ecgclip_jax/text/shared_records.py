@@ -40,6 +40,14 @@ class SharedRecords:
             return str(int(record_id[2:]))
         return None
 
+    def own_id(self, record_id: str) -> str | None:
+        """The id that a recording of `other` has in `cohort`; None where that is unknown."""
+        if self.same_id == "yes":
+            return record_id
+        if self.same_id == _PTB_XL_IN_CHALLENGE and record_id.isdigit():
+            return f"HR{int(record_id):05d}"
+        return None
+
 
 @cache
 def shared_records() -> tuple[SharedRecords, ...]:
@@ -62,3 +70,25 @@ def cohorts_sharing_records(cohort: str) -> dict[str, tuple[str, ...]]:
         if row.other in held and row.cohort != cohort:
             found.setdefault(row.cohort, (f"through {row.other}",))
     return found
+
+
+def renamed(cohort: str, other: str, record_id: str) -> str | None:
+    """The id that a recording of `cohort` would have in `other` if it is there; None where nothing is known of that.
+
+    A cohort that is one part of another, as `challenge2021_georgia`, is looked up as the whole.
+    """
+    pair = _in_table(cohort), _in_table(other)
+    for row in shared_records():
+        if (row.cohort, row.other) == pair and (found := row.other_id(record_id)):
+            return found
+        if (row.other, row.cohort) == pair and (found := row.own_id(record_id)):
+            return found
+    return None
+
+
+@cache
+def _in_table(cohort: str) -> str:
+    """The cohort of the table that `cohort` is, or is a part of."""
+    names = {name for row in shared_records() for name in (row.cohort, row.other)}
+    whole = [name for name in names if cohort.startswith(f"{name}_")]
+    return cohort if cohort in names else max(whole, key=len, default=cohort)

@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from support.tiny_cohort import tiny_record, write_cohort
 
-from ecgclip_jax.data.exposure import EXPOSURE_FILE, KEY_FILE, find_overlap, write_exposure
+from ecgclip_jax.data.exposure import EXPOSURE_FILE, find_overlap, write_exposure
 from ecgclip_jax.data.index import build_index
 from ecgclip_jax.data.sources import open_cohort
 from ecgclip_jax.spec.experiment import DataSpec, Source
+from ecgclip_jax.spec.pseudonyms import KEY_FILE
 
 
 def prepare(data_dir: Path, access: str) -> None:
@@ -82,3 +83,28 @@ def test_equal_ids_of_different_cohorts_are_different_people(tmp_path: Path) -> 
     write_cohort(tmp_path, {"test": [tiny_record(40, record_id="r0001", patient_id="p0001")]}, name="other")
     overlap = find_overlap(tmp_path / EXPOSURE_FILE, open_cohort(tmp_path, Source(cohort="other", split="test")))
     assert not overlap.patient.any()
+
+
+@pytest.mark.parametrize(
+    ("seen", "seen_id", "tested", "tested_id", "access"),
+    [
+        ("challenge2021", "HR00007", "ptb_xl", "7", "open"),
+        ("ptb_xl", "7", "challenge2021_ptb_xl", "HR00007", "open"),
+        ("mimic_iv_ecg", "4001", "mimic_iv_ecg_echo", "4001", "credentialed"),
+    ],
+)
+def test_published_copies_are_known_by_id(
+    tmp_path: Path, seen: str, seen_id: str, tested: str, tested_id: str, access: str
+) -> None:
+    """The waveforms differ (units and lengths do by copy), the ids tell; and who was seen once was seen."""
+    write_cohort(tmp_path, {"train": [tiny_record(1, record_id=seen_id)]}, name=seen, access=access)
+    test = [
+        tiny_record(2, record_id=tested_id, patient_id="a"),
+        tiny_record(3, record_id="8", patient_id="a"),
+        tiny_record(4, record_id="9", patient_id="b"),
+    ]
+    write_cohort(tmp_path, {"test": test}, name=tested, access=access)
+    write_exposure(build_index(DataSpec(sources=(Source(cohort=seen),)), tmp_path, seed=0), tmp_path)
+    overlap = find_overlap(tmp_path / EXPOSURE_FILE, open_cohort(tmp_path, Source(cohort=tested, split="test")))
+    np.testing.assert_array_equal(overlap.record, [True, False, False])
+    np.testing.assert_array_equal(overlap.patient, [True, True, False])
