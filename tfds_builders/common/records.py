@@ -43,7 +43,7 @@ class Annotation:
 class Described:
     """What a source says about a recording, in the schema's terms."""
 
-    age_years: float | None
+    age_years: float | None = None
     age_censored: bool = False
     sex: Sex = "unknown"
     clinical: Clinical = Clinical()

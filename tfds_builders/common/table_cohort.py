@@ -96,6 +96,10 @@ class TableCohort(Cohort):
           ECGReadError: if it differs.
         """
 
+    def complete(self, described: Described, record: ECGRecord) -> Described:
+        """Adds what the recording tells and its row does not."""
+        return described
+
     def annotations(self, row: Row, record: ECGRecord) -> Sequence[Annotation]:
         """Waves, beats and rhythms that the cohort marked in a recording."""
         return ()
@@ -189,6 +193,7 @@ class TableCohort(Cohort):
         try:
             described, record = self.describe(row), self.read(row)
             self.check(record)
+            described = self.complete(described, record)
             record, cut = without_zero_padding(record) if self.zero_padded else (record, ())
             windows, annotations = to_stored(record), self.annotations(row, record)
         except (RowError, ECGReadError) as error:
