@@ -1,0 +1,24 @@
+"""Chapman-Shaoxing-Ningbo for TFDS: `tfds.builder("chapman_shaoxing_ningbo", …)` after importing this module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from tfds_builders.chapman_shaoxing_ningbo.cohort import FACTS, ChapmanShaoxingNingbo, from_source
+from tfds_builders.common.tfds_builder import CohortBuilder
+
+
+class Builder(CohortBuilder):
+    """Chapman-Shaoxing-Ningbo 1.0.0. Options: `source` (its folder as published; without it, it is downloaded)."""
+
+    FACTS = FACTS
+    VERSION = tfds.core.Version(FACTS.version)
+
+    def make_cohort(
+        self, download_dir: Path, source: str | Path | None = None, **options: Any
+    ) -> ChapmanShaoxingNingbo:
+        """See `CohortBuilder.make_cohort`."""
+        return from_source(Path(source) if source else None, download_dir, **options)
