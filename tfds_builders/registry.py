@@ -12,7 +12,19 @@ from rich.console import Console
 
 from tfds_builders.common.cohort import BuildError, Cohort
 
-BUILDERS: Final = ("synthetic_ecg", "ptb_xl", "mimic_iv_ecg")
+BUILDERS: Final = (
+    "synthetic_ecg",
+    "ptb_xl",
+    "mimic_iv_ecg",
+    "challenge2021",
+    "chapman_shaoxing_ningbo",
+    "cpsc2018",
+    "cpsc2021",
+    "ptb",
+    "ludb",
+    "sph",
+    "code15",
+)
 """Each is a package here whose `cohort` module has `from_source`."""
 
 DECLARED: Final[Mapping[str, str]] = MappingProxyType({})

@@ -84,8 +84,86 @@ class MimicIvEcg(_FromFiles):
     """What report_clean holds: ours with abbreviations written out or not, or MERL's published preprocessing."""
 
 
+@dataclass
+class Challenge2021(_FromFiles):
+    """Prepare the Challenge 2021's training set (PhysioNet, CC BY 4.0): eight databases, SNOMED CT codes.
+
+    --source names the folder that holds training/<database>/g<k>/. Splits are ours, stratified over the codes.
+    """
+
+    database: Literal[
+        "all",
+        "chapman_shaoxing",
+        "cpsc_2018",
+        "cpsc_2018_extra",
+        "georgia",
+        "ningbo",
+        "ptb",
+        "ptb-xl",
+        "st_petersburg_incart",
+    ] = "all"
+    """One database on its own becomes challenge2021_DATABASE."""
+
+
+@dataclass
+class ChapmanShaoxingNingbo(_FromFiles):
+    """Prepare Chapman-Shaoxing-Ningbo 1.0.0 (PhysioNet ecg-arrhythmia, CC BY 4.0): SNOMED CT codes, splits ours."""
+
+
+@dataclass
+class Cpsc2018(_FromFiles):
+    """Prepare CPSC 2018's training set: native (REFERENCE.csv and MATLAB structs) or as the Challenge 2021 has it.
+
+    Which of the two is seen from the folder; without --source the Challenge's form is downloaded.
+    """
+
+
+@dataclass
+class Cpsc2021(_FromFiles):
+    """Prepare CPSC 2021's training set (PhysioNet, CC BY 4.0): two leads, beats and rhythms, splits ours by patient."""
+
+
+@dataclass
+class Ptb(_FromFiles):
+    """Prepare the PTB Diagnostic ECG Database 1.0.0 (PhysioNet, ODC-BY): clinical summaries, splits ours by patient."""
+
+
+@dataclass
+class Ludb(_FromFiles):
+    """Prepare LUDB 1.0.1 (PhysioNet, ODC-BY): wave boundaries in every lead."""
+
+
+@dataclass
+class Sph(_FromFiles):
+    """Prepare SPH (figshare, CC BY 4.0): AHA statements, splits ours by patient.
+
+    --source names the folder with metadata.csv and records/*.h5; it is not downloaded from here.
+    """
+
+
+@dataclass
+class Code15(_FromFiles):
+    """Prepare CODE-15 % (Zenodo, CC BY 4.0): six abnormalities, mortality, splits ours by patient.
+
+    --source names the folder with exams.csv and the unpacked exams_part*.hdf5; it is not downloaded from here. Some
+    parts are enough: rows of the others are dropped and counted.
+    """
+
+
 ARGUMENTS: Mapping[str, type[_Common]] = MappingProxyType(
-    {"synthetic_ecg": SyntheticEcg, "ptb_xl": PtbXl, "mimic_iv_ecg": MimicIvEcg}
+    {
+        "synthetic_ecg": SyntheticEcg,
+        "ptb_xl": PtbXl,
+        "mimic_iv_ecg": MimicIvEcg,
+        "challenge2021": Challenge2021,
+        "chapman_shaoxing_ningbo": ChapmanShaoxingNingbo,
+        "cpsc2018": Cpsc2018,
+        "cpsc2021": Cpsc2021,
+        "ptb": Ptb,
+        "ludb": Ludb,
+        "sph": Sph,
+        "code15": Code15,
+    }
 )
 """By the cohort's name."""
 

@@ -92,7 +92,7 @@ def test_reports_and_measurements_are_joined_by_study(interrupted: Path) -> None
 
 
 def test_leads_are_resolved_by_name(interrupted: Path, source: Path) -> None:
-    (record,) = tfds.builder_from_directory(str(interrupted)).as_data_source(split="train")[:1] or [None]
+    record = tfds.builder_from_directory(str(interrupted)).as_data_source(split="train")[0]
     rows = _rows(interrupted)
     path = json.loads(rows[record["record_id"].decode()]["source_row"])["path"]
     samples = np.fromfile(source / f"{path}.dat", "<i2").reshape(5000, 12)

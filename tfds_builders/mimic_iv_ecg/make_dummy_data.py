@@ -118,7 +118,7 @@ class _Recordings:
         start = study.number * 641 % (self._LONG - 5000)
         from_noise = study.number * 7919 % (len(self._noise) - 5000)
         rhythm = self._rhythms[study.number % self._N_RHYTHMS, start : start + 5000]
-        samples = rhythm + self._noise[from_noise : from_noise + 5000]
+        samples: Int16[np.ndarray, "5000 12"] = rhythm + self._noise[from_noise : from_noise + 5000]
         if study.has_gap:
             samples[1000:1100, 5] = _MISSING
         return samples

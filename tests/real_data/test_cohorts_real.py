@@ -1,0 +1,188 @@
+"""Builders on the real records at hand: nothing sound is dropped, and fields are what the files and tables say."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from scipy.io import loadmat
+from support.outcomes import outcomes
+
+from ecgclip_jax.text.code_tables import code_rows
+from ecgclip_jax.text.shared_records import shared_records
+from tfds_builders.challenge2021.cohort import Challenge2021
+from tfds_builders.code15.cohort import Code15
+from tfds_builders.code15.make_dummy_data import COLUMNS as CODE15_COLUMNS
+from tfds_builders.common.cohort import SourceOutcome
+from tfds_builders.common.dummy import write_csv
+from tfds_builders.cpsc2018.cohort import Cpsc2018
+from tfds_builders.cpsc2021.cohort import Cpsc2021
+from tfds_builders.ludb.cohort import Ludb
+from tfds_builders.ptb.cohort import Ptb
+from tfds_builders.ptb_xl.cohort import PtbXl
+from tfds_builders.sph.cohort import Sph
+
+pytestmark = pytest.mark.real_data
+
+
+def _table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def challenge(shared_data: Path) -> dict[str, SourceOutcome]:
+    return outcomes(Challenge2021(shared_data / "challenge-2021"))
+
+
+def test_every_challenge_record_is_kept_with_its_codes(challenge: dict[str, SourceOutcome], shared_data: Path) -> None:
+    headers = {path.stem: path for path in (shared_data / "challenge-2021" / "training").rglob("*.hea")}
+    assert set(challenge) == set(headers)
+    assert len(headers) == 99
+    sites = Counter(outcome.records[0].site for outcome in challenge.values())
+    assert sites == Counter(path.parts[-3] for path in headers.values())
+    known = set(code_rows("snomed"))
+    for name, outcome in challenge.items():
+        (dx,) = [
+            line.split(":")[1] for line in headers[name].read_text().splitlines() if line.startswith(("#Dx", "# Dx"))
+        ]
+        assert list(outcome.records[0].label_codes) == [code.strip() for code in dx.split(",")]
+        assert set(outcome.records[0].label_codes) <= known
+
+
+def test_challenge_samples_are_the_files(challenge: dict[str, SourceOutcome], shared_data: Path) -> None:
+    for path in sorted((shared_data / "challenge-2021" / "training").rglob("*.mat"))[::5]:
+        expected = loadmat(path)["val"].T[:5000]  # 1000 units per mV in all of them
+        stored = challenge[path.stem].records[0].ecg_uv
+        np.testing.assert_array_equal(stored[: len(expected)], expected)
+
+
+def test_ids_translate_between_cohorts(challenge: dict[str, SourceOutcome], shared_data: Path) -> None:
+    (rule,) = [row for row in shared_records() if (row.cohort, row.other) == ("challenge2021", "ptb_xl")]
+    cohort = PtbXl(shared_data / "ptbxl")
+    rows = {row["ecg_id"]: row for shard in cohort.plan().shards for row in shard.payload.to_pylist()}
+    pairs = [(name, rows[str(rule.other_id(name))]) for name in challenge if str(rule.other_id(name)) in rows]
+    assert pairs
+    for name, row in pairs:
+        signal_uv = cohort.read(row).signal_uv
+        np.testing.assert_array_equal(challenge[name].records[0].ecg_uv, np.rint(signal_uv).astype(np.int16))
+
+
+def test_structs_of_cpsc2018(shared_data: Path, tmp_path: Path) -> None:
+    names = ["A1980", "A1981", "A1982", "A1983"]
+    published = _table(shared_data / "metadata_only" / "cpsc2018" / "REFERENCE_with_reports.csv")
+    by_name = {row["Recording"]: row for row in published}
+    columns = ("Recording", "First_label", "Second_label", "Third_label")
+    write_csv(tmp_path / "TrainingSet" / "REFERENCE.csv", columns, [by_name[name] for name in names])
+    for name in names:
+        shutil.copy(shared_data / "cpsc2018" / "TrainingSet" / f"{name}.mat", tmp_path / "TrainingSet")
+    found = outcomes(Cpsc2018(tmp_path))
+    for name in names:
+        record = found[name].records[0]
+        expected = loadmat(tmp_path / "TrainingSet" / f"{name}.mat")["ECG"]["data"][0, 0].T[:5000] * 1000
+        assert np.abs(record.ecg_uv[: len(expected)] - expected).max() <= 0.5001
+        labels = [by_name[name][column] for column in columns[1:]]
+        assert record.label_codes == tuple(label.removesuffix(".0") for label in labels if label)
+        assert record.age_years > 0
+        assert record.sex in ("male", "female")
+
+
+def test_recordings_of_cpsc2021(shared_data: Path) -> None:
+    found = outcomes(Cpsc2021(shared_data / "cpsc2021"))
+    assert len(found) == 10
+    for name, outcome in found.items():
+        assert {record.patient_id for record in outcome.records} == {name.split("_")[1]}
+        beats = sum(len(record.annotation_codes) for record in outcome.records)
+        seconds = 10 * len(outcome.records)
+        assert 0.5 < beats / seconds < 4, "beats per second, over all windows"
+    rhythms = {code for o in found.values() for r in o.records for code in r.annotation_codes if code.startswith("(")}
+    assert "(AFIB" in rhythms
+
+
+def test_waves_of_ludb_stand_on_the_signal(shared_data: Path, tmp_path: Path) -> None:
+    for number in range(1, 11):
+        for path in (shared_data / "ludb" / "data").glob(f"{number}.*"):
+            (tmp_path / "data").mkdir(exist_ok=True)
+            shutil.copy(path, tmp_path / "data")
+    found = outcomes(Ludb(tmp_path))
+    assert len(found) == 10
+    above = []
+    for outcome in found.values():
+        (record,) = outcome.records
+        counts = Counter(record.annotation_codes)
+        assert set(counts) | {"p"} == set("(pNt)"), "in atrial fibrillation there is no P wave"
+        assert 100 < counts["p"] + counts["N"] + counts["t"] < 1000
+        assert record.report_language == "en"
+        marks = zip(record.annotation_codes, record.annotation_samples, record.annotation_leads, strict=True)
+        for code, sample, lead in marks:
+            if code == "N":
+                column = ["I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6"].index(lead)
+                signal = np.abs(record.ecg_uv[:, column] - np.median(record.ecg_uv[:, column]))
+                above.append((signal < signal[sample]).mean())
+    assert np.median(above) > 0.97, "R peaks are among the largest 3 % of their own lead"
+
+
+def test_the_fifteen_leads_of_ptb(shared_data: Path) -> None:
+    (outcome,) = outcomes(Ptb(shared_data / "ptbdb")).values()
+    record = outcome.records[0]
+    assert (record.patient_id, record.age_years, record.sex) == ("patient001", 81.0, "female")
+    assert record.label_codes[0] == "Myocardial infarction"
+    assert (record.diabetes, record.smoker, record.systolic_mmhg) == (1.0, 0.0, 140.0)
+    assert record.n_windows == 4
+    assert record.lead_present.all()
+
+
+def test_recordings_of_sph(shared_data: Path, tmp_path: Path) -> None:
+    rows = _table(shared_data / "sph" / "metadata_with_intervals.csv")
+    (tmp_path / "records").mkdir()
+    for path in (shared_data / "sph" / "records").glob("*.h5"):
+        shutil.copy(path, tmp_path / "records" / f"A{path.stem.removeprefix('SPH')}.h5")
+    there = {path.stem for path in (tmp_path / "records").iterdir()}
+    write_csv(tmp_path / "metadata.csv", list(rows[0]), [row for row in rows if row["ECG_ID"] in there])
+    found = outcomes(Sph(tmp_path))
+    assert len(found) == 10
+    known = set(code_rows("aha"))
+    for row in rows[:10]:
+        record = found[row["ECG_ID"]].records[0]
+        assert (record.patient_id, record.age_years) == (row["Patient_ID"], float(row["Age"]))
+        assert ";".join(record.label_codes) == row["AHA_Code"]
+        assert {code.split("+")[0] for code in record.label_codes} <= known
+        with h5py.File(tmp_path / "records" / f"{row['ECG_ID']}.h5") as file:
+            expected = file["ecg"][:].T[:5000].astype(np.float64) * 1000
+        assert np.abs(record.ecg_uv[: len(expected)] - expected).max() <= 0.51
+        assert "einthoven_residual" not in record.quality_flags
+
+
+def _as_published(signal_mv: np.ndarray) -> np.ndarray:
+    """With the zeros around it that ECG-FM's authors had cut off."""
+    missing = 4096 - len(signal_mv)
+    return np.pad(signal_mv, ((missing // 2, missing - missing // 2), (0, 0))).astype(np.float32)
+
+
+def test_exams_of_code15(shared_data: Path, tmp_path: Path) -> None:
+    rows = [row | {"trace_file": "exams_part0.hdf5"} for row in _table(shared_data / "code15" / "meta.csv")]
+    write_csv(tmp_path / "exams.csv", CODE15_COLUMNS, rows)
+    exams = {
+        row["exam_id"]: loadmat(shared_data / "code15" / "org" / f"code_15_{row['exam_id']}.mat")["feats"].T
+        for row in reversed(rows)
+    }
+    with h5py.File(tmp_path / "exams_part0.hdf5", "w") as file:
+        file["exam_id"] = np.array([*map(int, exams), 0])
+        file["tracings"] = np.stack([*map(_as_published, exams.values()), np.zeros((4096, 12), np.float32)])
+    found = outcomes(Code15(tmp_path))
+    assert len(found) == 10
+    for row in rows:
+        outcome = found[row["exam_id"]]
+        (record,) = outcome.records
+        labels = [name for name in ("1dAVb", "RBBB", "LBBB", "SB", "ST", "AF", "normal_ecg") if row[name] == "True"]
+        assert list(record.label_codes) == labels
+        assert record.patient_id == row["patient_id"]
+        assert record.sex == ("male" if row["is_male"] == "True" else "female")
+        stated_s = int(row["sample_size"]) / 400
+        present_s = (record.ecg_uv != -32768).any(axis=1).sum() / 500
+        assert present_s == pytest.approx(min(stated_s, 10), abs=0.1), "what ECG-FM's authors found without the zeros"
