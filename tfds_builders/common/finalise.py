@@ -18,8 +18,11 @@ import pyarrow.parquet as pq
 
 from tfds_builders.common.audit import AuditRow, BuildReason, Outcome, audit_table, settle
 from tfds_builders.common.cohort import BuildError, CohortFacts, Plan
+from tfds_builders.common.content_audit import COLUMNS, content_audit
+from tfds_builders.common.disclosure import disclosable_counts, disclosable_rows
 from tfds_builders.common.schema import SCHEMA_VERSION, arrow_schema, features
 from tfds_builders.common.shards import ShardFiles, ShardResult, write_json
+from tfds_builders.common.signal_audit import StoredSplit, signal_audit
 from tfds_builders.common.splits import few_shot_name, few_shot_subsets, write_id_lists
 
 _RECORDED_VERSIONS = ("ecgclip_jax", "tensorflow-datasets", "array-record", "numpy", "scipy")
@@ -50,14 +53,38 @@ def finalise(
     _refuse_shared_patients(identity)
     rows = list(_flag_duplicates(chain(plan.dropped, _shard_audit(results, parts)), _duplicates(identity)))
     audit = settle(rows, plan.source_rows)
-    pq.write_table(audit_table(sorted(rows, key=lambda row: row.source_index)), folder / "audit.parquet")
-    write_json(folder / "audit.json", audit)
     for split, shards in by_split.items():
         _move_shards(facts.name, split, shards, parts, folder)
+    _write_audit(facts, audit, rows, by_split, folder)
     _write_tfds_metadata(facts, by_split, folder)
     cohort = _cohort_json(facts, options, plan, results, identity, audit, _freeze_splits(identity, folder))
     write_json(folder / "cohort.json", cohort)
     return cohort
+
+
+def _write_audit(
+    facts: CohortFacts,
+    audit: Mapping[str, Any],
+    rows: Sequence[AuditRow],
+    by_split: Mapping[str, Sequence[ShardResult]],
+    folder: Path,
+) -> None:
+    """`audit.parquet`, one row per source record, and `audit.json`, all counts and measures."""
+    in_order = sorted(rows, key=lambda row: row.source_index)
+    told = disclosable_rows(in_order, facts, folder.parent.parent)
+    pq.write_table(audit_table(told), folder / "audit.parquet")
+    tables = [
+        table.append_column("split", pa.array([split] * table.num_rows))
+        for split in by_split
+        for table in [pq.read_table(folder / f"records-{split}.parquet", columns=list(COLUMNS))]
+    ]
+    records = pa.concat_tables(tables)
+    splits = [
+        StoredSplit(name, tuple(_shard_files(facts.name, name, shards, folder))) for name, shards in by_split.items()
+    ]
+    counts = disclosable_counts({**audit, **content_audit(records, facts, audit["source_rows"])}, facts)
+    signal = signal_audit(splits, records, examples=facts.access == "open")
+    write_json(folder / "audit.json", {**counts, "signal": signal})
 
 
 def _by_split(results: Sequence[ShardResult]) -> dict[str, list[ShardResult]]:
@@ -144,9 +171,14 @@ def _nothing_kept(facts: CohortFacts, plan: Plan, results: Sequence[ShardResult]
 
 
 def _move_shards(name: str, split: str, shards: Sequence[ShardResult], parts: Path, folder: Path) -> None:
+    for (path, _), shard in zip(_shard_files(name, split, shards, folder), shards, strict=True):
+        os.replace(ShardFiles(parts, shard.split, shard.index).data, path)
+
+
+def _shard_files(name: str, split: str, shards: Sequence[ShardResult], folder: Path) -> Iterator[tuple[Path, int]]:
+    """Where the shards of a split end, and how many ECGs each holds."""
     for i, shard in enumerate(shards):
-        data = ShardFiles(parts, shard.split, shard.index).data
-        os.replace(data, folder / f"{name}-{split}.array_record-{i:05d}-of-{len(shards):05d}")
+        yield folder / f"{name}-{split}.array_record-{i:05d}-of-{len(shards):05d}", shard.records
 
 
 def _write_tfds_metadata(facts: CohortFacts, by_split: Mapping[str, Sequence[ShardResult]], folder: Path) -> None:
