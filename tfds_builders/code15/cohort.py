@@ -35,7 +35,7 @@ FACTS = CohortFacts(
     published_counts={"records": 345_779, "patients": 233_770},
 )
 LABELS: Final = ("1dAVb", "RBBB", "LBBB", "SB", "ST", "AF", "normal_ecg")
-_RATE_HZ = 400.0
+RATE_HZ = 400.0
 _STATED = 100.0
 _POSITION = "hdf5_row"
 """Column that `metadata` adds: where in its file a tracing stands; empty where it is not."""
@@ -95,36 +95,44 @@ class Code15(TableCohort):
 
     def read(self, row: Row) -> ECGRecord:
         """See `TableCohort.read`; tracings are time by leads, in mV."""
-        file = _kept_open(self.source, self.path(row))
+        file = kept_open(self.source, self.path(row))
         if not row[_POSITION]:
             raise RowError(BuildReason.not_in_signals, f"{self.path(row)} holds no exam {row['exam_id']}")
         tracing = dataset(file, "tracings", 3)[int(row[_POSITION])]
-        return record_of_millivolts(tracing, 1, row["exam_id"].strip(), _RATE_HZ, "code15 hdf5")
+        return record_of_millivolts(tracing, 1, row["exam_id"].strip(), RATE_HZ, "code15 hdf5")
 
     def describe(self, row: Row) -> Described:
         """See `TableCohort.describe`."""
         age_years, censored, age_reasons = stated_age(row["age"])
-        male = _flag(row["is_male"])
-        sex: Sex = "unknown" if male is None else "male" if male else "female"
+        sex, sex_reasons = sex_of(row["is_male"])
         return Described(
             age_years=age_years,
             age_censored=censored,
             sex=sex,
-            clinical=_follow_up(row),
+            clinical=follow_up(row),
             labels=_labels(row),
-            reasons=(*age_reasons, *((BuildReason.sex_unknown.value,) if male is None else ())),
+            reasons=(*age_reasons, *sex_reasons),
         )
 
 
 @lru_cache(maxsize=2)
-def _kept_open(source: Path, name: str) -> Any:
+def kept_open(source: Path, name: str) -> Any:
     """An HDF5 file that stays open in this worker: rows come in the files' order, and opening one takes longer than a
     tracing.
     """
     return open_hdf5(source / name, root=source)
 
 
-def _flag(cell: str) -> bool | None:
+def sex_of(is_male: str) -> tuple[Sex, tuple[str, ...]]:
+    """Sex, and what the audit should say."""
+    male = flag(is_male)
+    if male is None:
+        return "unknown", (BuildReason.sex_unknown.value,)
+    return ("male" if male else "female"), ()
+
+
+def flag(cell: str) -> bool | None:
+    """A cell of true or false; None for anything else."""
     text = cell.strip().lower()
     return True if text in _TRUE else False if text in _FALSE else None
 
@@ -135,7 +143,7 @@ def _labels(row: Row) -> tuple[tuple[str, float], ...]:
     Raises:
       RowError: `labels_malformed`.
     """
-    flags = {column: _flag(row[column]) for column in LABELS}
+    flags = {column: flag(row[column]) for column in LABELS}
     if unclear := [column for column, flag in flags.items() if flag is None]:
         raise RowError(
             BuildReason.labels_malformed, f"{unclear[0]}: expected True or False, found {row[unclear[0]][:40]!r}"
@@ -143,9 +151,9 @@ def _labels(row: Row) -> tuple[tuple[str, float], ...]:
     return tuple((column, _STATED) for column, flag in flags.items() if flag)
 
 
-def _follow_up(row: Row) -> Clinical:
+def follow_up(row: Row) -> Clinical:
     """Death and years until it or until the last news, which only a patient's first exam has."""
-    died, years = _flag(row["death"]), measurement(row["timey"], (0.0, 120.0))
+    died, years = flag(row["death"]), measurement(row["timey"], (0.0, 120.0))
     if died is None or years is None:
         return Clinical()
     return Clinical(follow_up_years=years, event_observed=float(died))
