@@ -46,5 +46,9 @@ class CohortBuilder(FileReaderBuilder):  # type: ignore[misc]
 
     def _download_and_prepare(self, dl_manager: Any, download_config: Any = None) -> None:
         cohort = self.make_cohort(Path(self._data_dir_root) / "downloads" / self.name, **self._options)
-        build_into(cohort, cohort.plan(), Path(self.data_dir), workers=self._workers)
+        folder = Path(self.data_dir)
+        build_into(cohort, cohort.plan(), folder, workers=self._workers)
+        if (own := cohort.facts.name) != self.name:  # a part, a world or a user's cohort: TFDS looks for the builder's
+            for path in folder.glob(f"{own}-*.array_record-*"):
+                path.rename(folder / f"{self.name}{path.name.removeprefix(own)}")
         self.info.read_from_directory(self.data_dir)
