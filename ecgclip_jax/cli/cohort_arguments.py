@@ -24,6 +24,13 @@ class _Common:
     """Processes that convert ECGs; without it one per CPU, 0 works in this one. Never changes the result."""
     overwrite: bool = False
     """Replace a dataset that was built from another source or with other options."""
+    shards: str | None = None
+    """One job of a cluster: write only these shards, FIRST:STOP/OF such as 0:16/64, or one of OF such as 3/64. Jobs
+    share the data directory; any number may run at once, and one that died is run again."""
+    merge: bool = False
+    """Put together what the jobs have written, after counting it; says which ranges are missing."""
+    beam: str | None = None
+    """Build in an Apache Beam pipeline (extra [beam]) with these arguments, as one text: "--runner=FlinkRunner …"."""
 
 
 @dataclass
@@ -150,6 +157,40 @@ class Code15(_FromFiles):
     """
 
 
+@dataclass
+class SamiTrop(_FromFiles):
+    """Prepare SaMi-Trop (Zenodo, CC BY 4.0): Chagas cardiomyopathy with mortality, splits ours.
+
+    --source names the folder with exams.csv and the unpacked exams.hdf5; it is not downloaded from here.
+    """
+
+
+@dataclass
+class Cinc2017(_FromFiles):
+    """Prepare the Challenge 2017's training set (PhysioNet, ODC-BY): hand-held lead I, four classes, splits ours.
+
+    --source names the folder with REFERENCE-v3.csv and the unpacked training2017; it is not downloaded from here.
+    """
+
+
+@dataclass
+class Mitdb(_FromFiles):
+    """Prepare the MIT-BIH Arrhythmia Database 1.0.0 (PhysioNet, ODC-BY): two leads, every beat, splits ours."""
+
+    modified_ii_as_ii: bool = False
+    """Store the modified limb lead II (MLII) as lead II, for single-lead tasks; otherwise it is left out."""
+
+
+@dataclass
+class TableFolder(_FromFiles):
+    """Prepare a cohort of your own: ECG files and a table (CSV or Parquet), declared by cohort.yaml in --source."""
+
+
+@dataclass
+class WfdbFolder(_FromFiles):
+    """Prepare a cohort of your own: WFDB records with comments, declared by cohort.yaml in --source."""
+
+
 ARGUMENTS: Mapping[str, type[_Common]] = MappingProxyType(
     {
         "synthetic_ecg": SyntheticEcg,
@@ -163,6 +204,11 @@ ARGUMENTS: Mapping[str, type[_Common]] = MappingProxyType(
         "ludb": Ludb,
         "sph": Sph,
         "code15": Code15,
+        "sami_trop": SamiTrop,
+        "cinc2017": Cinc2017,
+        "mitdb": Mitdb,
+        "table_folder": TableFolder,
+        "wfdb_folder": WfdbFolder,
     }
 )
 """By the cohort's name."""

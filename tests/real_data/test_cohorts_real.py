@@ -23,6 +23,7 @@ from tfds_builders.common.dummy import write_csv
 from tfds_builders.cpsc2018.cohort import Cpsc2018
 from tfds_builders.cpsc2021.cohort import Cpsc2021
 from tfds_builders.ludb.cohort import Ludb
+from tfds_builders.mitdb.cohort import Mitdb
 from tfds_builders.ptb.cohort import Ptb
 from tfds_builders.ptb_xl.cohort import PtbXl
 from tfds_builders.sph.cohort import Sph
@@ -135,6 +136,14 @@ def test_the_fifteen_leads_of_ptb(shared_data: Path) -> None:
     assert (record.diabetes, record.smoker, record.systolic_mmhg) == (1.0, 0.0, 140.0)
     assert record.n_windows == 4
     assert record.lead_present.all()
+
+
+def test_half_an_hour_of_mitdb(shared_data: Path) -> None:
+    (outcome,) = outcomes(Mitdb(shared_data / "mitdb", modified_ii_as_ii=True)).values()
+    assert len(outcome.records) == outcome.records[0].n_windows == 181
+    codes = Counter(code for record in outcome.records for code in record.annotation_codes)
+    assert (codes["N"], codes["A"], codes["V"], codes["(N"]) == (2239, 33, 1, 1), "the database directory's counts"
+    assert (outcome.records[0].age_years, outcome.records[0].sex) == (69.0, "male")
 
 
 def test_recordings_of_sph(shared_data: Path, tmp_path: Path) -> None:

@@ -16,8 +16,10 @@ from support.outcomes import outcomes
 import tfds_builders
 from tfds_builders.code15.cohort import Code15
 from tfds_builders.code15.make_dummy_data import SAMPLES, tracing_mv, write_part
+from tfds_builders.common.cohort import BuildError
 from tfds_builders.common.dummy import dummy_ecgs
 from tfds_builders.cpsc2018.cohort import Cpsc2018
+from tfds_builders.sami_trop.cohort import SamiTrop
 from tfds_builders.sph.cohort import Sph
 
 ROOT = Path(tfds_builders.__file__).parent
@@ -160,3 +162,17 @@ def test_parts_and_tracings_that_are_not_there(tmp_path: Path) -> None:
         "1169160": ("not_in_signals",),
         "2873686": ("empty",),
     }
+
+
+def test_rows_and_tracings_of_sami_trop_have_to_be_as_many(tmp_path: Path) -> None:
+    source = _copy("sami_trop", tmp_path)
+    found = outcomes(SamiTrop(source))
+    dead = found["291209"].records[0]
+    assert (dead.label_codes, dead.event_observed, dead.patient_id) == (("normal_ecg",), 1.0, "291209")
+    inner = slice(100, 3400)
+    expected = dummy_ecgs(1, n_samples=3500, seed=2)[0]
+    assert np.corrcoef(dead.ecg_uv[inner, 1], expected[inner, 1])[0, 1] > 0.98
+    table = source / "exams.csv"
+    table.write_text("".join(table.read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(BuildError, match=r"1 rows and exams\.hdf5 2 tracings"):
+        SamiTrop(source).plan()

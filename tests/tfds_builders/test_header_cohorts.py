@@ -13,12 +13,14 @@ from support.outcomes import outcomes
 import tfds_builders
 from tfds_builders.challenge2021.cohort import Challenge2021
 from tfds_builders.chapman_shaoxing_ningbo.cohort import ChapmanShaoxingNingbo
+from tfds_builders.cinc2017.cohort import Cinc2017
 from tfds_builders.common.cohort import BuildError, SourceOutcome
 from tfds_builders.common.dummy import dummy_ecgs
 from tfds_builders.cpsc2018.cohort import from_source as cpsc2018
 from tfds_builders.cpsc2021.cohort import Cpsc2021
 from tfds_builders.ludb.cohort import Ludb
 from tfds_builders.ludb.make_dummy_data import WAVES
+from tfds_builders.mitdb.cohort import Mitdb
 from tfds_builders.ptb.cohort import Ptb
 
 ROOT = Path(tfds_builders.__file__).parent
@@ -195,3 +197,23 @@ def test_rhythms_of_cpsc2021_fall_into_their_window() -> None:
         "Training_set_I",
     )
     assert first.lead_present.tolist() == [True, True] + [False] * 10
+
+
+def test_one_lead_of_a_hand_held_device() -> None:
+    found = outcomes(Cinc2017(_dummy("cinc2017")))
+    assert {name: outcome.records[0].label_codes for name, outcome in found.items()} == {
+        "A00001": ("N",),
+        "A00004": ("A",),
+        "A00205": ("~",),
+    }
+    assert len(found["A00001"].records) == 3
+    assert found["A00001"].records[0].lead_present.tolist() == [True] + [False] * 11
+
+
+def test_modified_leads_of_mitdb() -> None:
+    strict, lenient = (outcomes(Mitdb(_dummy("mitdb"), modified_ii_as_ii=taken)) for taken in (False, True))
+    assert np.flatnonzero(strict["100"].records[0].lead_present).tolist() == [10], "V5"
+    assert np.flatnonzero(lenient["100"].records[0].lead_present).tolist() == [1, 10]
+    record = lenient["100"].records[0]
+    assert (record.age_years, record.sex, record.annotation_codes[:2]) == (69.0, "male", ("(N", "N"))
+    assert record.annotation_samples[1] == round(300 / 360 * 500)
