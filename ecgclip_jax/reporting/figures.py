@@ -149,3 +149,25 @@ def embedding_map(
         axis.set(xticks=[], yticks=[])
         axis.legend(fontsize=6, markerscale=2.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure
+
+
+def people_bars(bands: Mapping[str, Mapping[str, int | str]]) -> Figure:
+    """Recordings by age band and sex, as bars beside each other; counts given as text (suppressed) are left out."""
+    figure, axes = _figure(6.4, 2.4)
+    axis = axes[0, 0]
+    sexes = [
+        sex
+        for sex in ("female", "male", "unknown")
+        if any(isinstance(of[sex], int) and of[sex] for of in bands.values())
+    ]
+    width = 0.8 / max(len(sexes), 1)
+    for number, sex in enumerate(sexes):
+        heights = [count if isinstance(count := of[sex], int) else 0 for of in bands.values()]
+        places = np.arange(len(bands)) + (number - (len(sexes) - 1) / 2) * width
+        axis.bar(places, heights, width * 0.92, color=MODEL_COLOURS[number], label=sex)
+    axis.set_xticks(np.arange(len(bands)), list(bands))
+    axis.set_xlabel("age (years)", fontsize=8)
+    axis.set_ylabel("recordings", fontsize=8)
+    if sexes:
+        axis.legend(fontsize=8, frameon=False)
+    return figure

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 
-from jinja2 import Environment, select_autoescape
-
-from ecgclip_jax import __version__
 from ecgclip_jax.evaluation.results import Results
 from ecgclip_jax.inference import Model
-from ecgclip_jax.reporting.content import Section
 from ecgclip_jax.reporting.gallery import map_section, open_splits, pages_section
+from ecgclip_jax.reporting.html import render
 from ecgclip_jax.reporting.result_sections import result_sections
 from ecgclip_jax.reporting.run_sections import run_section, training_section
 
@@ -39,16 +35,6 @@ def write_report(workdir: str | Path, data_dir: str | Path, model: Model, result
     part.write_text(page, encoding="utf-8")
     part.replace(path)
     return path
-
-
-def render(title: str, summary: str, banners: list[str], sections: list[Section]) -> str:
-    """The page as text; everything but our own SVG is escaped."""
-    environment = Environment(autoescape=select_autoescape(default=True), trim_blocks=True, lstrip_blocks=True)
-    source = (resources.files("ecgclip_jax.reporting") / "templates" / "report.html.j2").read_text(encoding="utf-8")
-    footer = f"ecgclip_jax {__version__}. Research use, not a medical device."
-    return environment.from_string(source).render(
-        title=title, summary=summary, banners=banners, sections=sections, footer=footer
-    )
 
 
 def _banners(results: Results) -> list[str]:

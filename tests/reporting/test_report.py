@@ -22,7 +22,8 @@ from ecgclip_jax.evaluation.results import ResultRow, Results, suppress_small_ce
 from ecgclip_jax.reporting import gallery, page
 from ecgclip_jax.reporting.content import FigureContent, Section, TableContent, with_interval
 from ecgclip_jax.reporting.figures import MODEL_COLOURS, as_svg, embedding_map, forest, roc_and_pr, training_curves
-from ecgclip_jax.reporting.page import render, write_report
+from ecgclip_jax.reporting.html import render
+from ecgclip_jax.reporting.page import write_report
 from ecgclip_jax.reporting.result_sections import result_sections
 
 NAN = math.nan
