@@ -106,7 +106,7 @@ def test_show_prints_the_resolved_experiment(capsys: pytest.CaptureFixture[str])
     assert shown["optimizer"]["peak_lr"] == 3e-4
     assert shown["signal"]["leads"] == ["I", "V2"]
     assert shown["run"]["steps"] == 6
-    assert "variants    base, shuffled_reports, smoke" in said
+    assert "variants    base, shuffled_reports, sigmoid, smoke" in said
     with pytest.raises(SystemExit) as left:
         main(["show", DEMO, "--overrides-help"])
     assert not left.value.code
@@ -123,7 +123,7 @@ def test_show_prints_the_resolved_experiment(capsys: pytest.CaptureFixture[str])
         (["--signal.leads", "II", "V7"], "invalid choice 'V7' for argument '--signal.leads'. Expected one of ('I',"),
         (["--signal.bandpass.low-hz", "90"], "bandpass: low_hz 90.0 must be below high_hz 40.0"),
         (["--ecg-encoder.width", "-1"], "ecg_encoder.width: input should be greater than or equal to 4, found -1"),
-        (["--variant", "large"], "has no variant 'large'; it has: base, shuffled_reports, smoke"),
+        (["--variant", "large"], "has no variant 'large'; it has: base, shuffled_reports, sigmoid, smoke"),
     ],
 )  # fmt: skip
 def test_wrong_overrides_are_one_sentence(refusal, words: list[str], says: str) -> None:
