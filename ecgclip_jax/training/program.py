@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -173,7 +174,7 @@ def compile_step(experiment: Experiment, described: DescribedDevices, vocab_size
     parts = build_parts(experiment, vocab_size)
     state, batch = abstract_state(parts, mesh), abstract_batch(experiment, mesh)
     lowered = TrainStep(parts, mesh).lower(state, batch)
-    compiled, needed = _compile(lowered)
+    compiled, needed = _compile(lowered, described.options)
     seconds = time.monotonic() - began_s
     if compiled is None:
         memory = _memory_use(parts, mesh, state, batch, None, None, needed)
@@ -213,10 +214,10 @@ def _extras(experiment: Experiment) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _compile(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled | None, int]:
+def _compile(lowered: jax.stages.Lowered, options: Mapping[str, str]) -> tuple[jax.stages.Compiled | None, int]:
     """The program, or None and the bytes that it would need: the TPU compiler refuses what does not fit."""
     try:
-        return lowered.compile(), 0
+        return lowered.compile(compiler_options=dict(options)), 0
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
