@@ -73,7 +73,10 @@ def test_jobset_mounts_what_it_names(jobset: dict[str, Any]) -> None:
     mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     assert set(mounts) == {volume["name"] for volume in pod["volumes"]}
     workdir = container["command"][container["command"].index("--workdir") + 1]
-    for path in (workdir, *(variable["value"] for variable in container["env"])):
+    settings = {variable["name"]: variable["value"] for variable in container["env"]}
+    folders = [value for name, value in settings.items() if name.endswith(("DATA", "HOME", "DIR"))]
+    assert len(folders) == 3
+    for path in (workdir, *folders):
         assert path.startswith(f"{mounts['shared']}/")
 
 
