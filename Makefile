@@ -5,6 +5,8 @@ BIN     = $(VENV)/bin
 PARITY  = .venv-parity
 TORCH   = torch==2.13.0
 PYTEST ?=
+# What takes longest stands with the comparisons, so that either half of CI keeps well within its time.
+LONG    = tests/multiprocess tests/training/test_objectives_learn.py
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test parity lint bench proofs compile-pod contact-sheet constraints clean
@@ -32,10 +34,10 @@ demo: venv  ## synthetic cohort → training → evaluation → report, in minut
 	$(BIN)/ecgclip demo
 
 test: venv  ## every test that needs no PyTorch
-	$(BIN)/python -m pytest tests --ignore=tests/parity -n 2 --dist loadfile $(PYTEST)
+	$(BIN)/python -m pytest tests --ignore=tests/parity $(LONG:%=--ignore=%) -n 2 --dist loadfile $(PYTEST)
 
-parity: $(PARITY)/bin/.installed  ## comparisons with PyTorch and transformers
-	$(PARITY)/bin/python -m pytest tests/parity $(PYTEST)
+parity: $(PARITY)/bin/.installed  ## comparisons with PyTorch and transformers; jobs of two processes; every objective in small
+	$(PARITY)/bin/python -m pytest tests/parity $(LONG) -n 2 --dist loadfile $(PYTEST)
 
 lint: venv  ## ruff and mypy
 	$(BIN)/ruff check .
