@@ -23,11 +23,9 @@ from jaxtyping import Bool, Float64, Int32
 
 from ecgclip_jax.data.order import permutation
 from ecgclip_jax.data.sources import (
-    CLINICAL_COLUMNS,
     AccessClass,
     CohortError,
     CohortSplit,
-    numeric_columns,
     open_cohort,
     strictest_access,
 )
@@ -119,15 +117,12 @@ class RunIndex:
         return values
 
     def numbers(self, name: str) -> Float64[np.ndarray, " records"]:
-        """A numeric field for every record of the run, NaN where it is unknown.
-
-        A cohort that was prepared before the clinical fields were introduced knows them of no record.
+        """A numeric field or measurement for every record of the run, NaN where it is unknown.
 
         Raises:
             RunIndexError: no cohort of the run has such a field, or it holds no numbers.
         """
-        values = np.full(len(self), np.nan)
-        numeric = {n for c in self.cohorts for n in numeric_columns(c.table)}.union(CLINICAL_COLUMNS)
+        numeric = set().union(*(c.numeric_names for c in self.cohorts))
         if name not in numeric:
             near = difflib.get_close_matches(name, numeric, n=3)
             raise RunIndexError(
@@ -135,10 +130,10 @@ class RunIndex:
                 + (f"near it: {', '.join(near)}; " if near else "")
                 + f"there are {', '.join(sorted(numeric))}"
             )
+        values = np.full(len(self), np.nan)
         for number, cohort in enumerate(self.cohorts):
-            if name in cohort.table.column_names:
-                own = cohort.table.column(name).to_numpy().astype(np.float64)
-                values[self.source == number] = own[self.shard_row[self.source == number]]
+            if name in cohort.numeric_names:
+                values[self.source == number] = cohort.numbers(name)[self.shard_row[self.source == number]]
         return values
 
     @cached_property

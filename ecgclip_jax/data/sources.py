@@ -16,8 +16,9 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from jaxtyping import Int16
+from jaxtyping import Float64, Int16, Int64, Shaped
 
 from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.spec.experiment import Source
@@ -53,7 +54,8 @@ CLINICAL_COLUMNS = (
 )
 """Numbers that objectives may learn from. They came with schema 1.1.0; a cohort that was prepared before is read as one
 that knows them of nobody."""
-_LEARNT_COLUMNS = ("age_years", "age_censored", "sex", *CLINICAL_COLUMNS)
+_MEASUREMENT_COLUMNS = ("measurement_names", "measurement_values")
+_LEARNT_COLUMNS = ("age_years", "age_censored", "sex", *CLINICAL_COLUMNS, *_MEASUREMENT_COLUMNS)
 """They join the fingerprint where they are there."""
 
 
@@ -139,6 +141,48 @@ class CohortSplit:
         return self.waveforms.read(rows)
 
     @cached_property
+    def numeric_names(self) -> frozenset[str]:
+        """What `numbers` can be asked for: columns with one number per record, and what the cohort measured."""
+        columns = {f.name for f in self.table.schema if pa.types.is_floating(f.type) or pa.types.is_integer(f.type)}
+        return frozenset(columns.union(CLINICAL_COLUMNS, self._measured_names))
+
+    def numbers(self, name: str) -> Float64[np.ndarray, " records"]:
+        """A number of every record, NaN where it is unknown; a cohort older than the field knows it of no record.
+
+        Raises:
+            KeyError: `name` is not among `numeric_names`.
+        """
+        if name not in self.numeric_names:
+            raise KeyError(name)
+        if name in self.table.column_names:
+            own: Float64[np.ndarray, " records"] = self.table.column(name).to_numpy().astype(np.float64)
+            return own
+        values = np.full(len(self), np.nan)
+        if name in self._measured_names:
+            row_of, names, measured = self._measurements
+            at = names == name
+            values[row_of[at]] = measured[at]
+        return values
+
+    @cached_property
+    def _measurements(self) -> tuple[Int64[np.ndarray, " n"], Shaped[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
+        """Record, name and value of everything measured."""
+        names, values = (self.table.column(column).combine_chunks() for column in _MEASUREMENT_COLUMNS)
+        per_record = pc.list_value_length(names).to_numpy(zero_copy_only=False)
+        return (
+            np.repeat(np.arange(len(self)), per_record),
+            names.flatten().to_numpy(zero_copy_only=False),
+            values.flatten().to_numpy(zero_copy_only=False).astype(np.float64),
+        )
+
+    @cached_property
+    def _measured_names(self) -> frozenset[str]:
+        """None for a cohort that was prepared before there were measurements."""
+        if not set(_MEASUREMENT_COLUMNS) <= set(self.table.column_names):
+            return frozenset()
+        return frozenset(self._measurements[1].tolist())
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (16 hex digits) of ids, reports, labels, clinical facts and waveform hashes in row order."""
         digest = hashlib.sha256(self.name.encode())
@@ -147,11 +191,6 @@ class CohortSplit:
             values = self.table.column(column).to_pylist()
             digest.update(json.dumps([column, values], ensure_ascii=False, separators=(",", ":")).encode())
         return digest.hexdigest()[:16]
-
-
-def numeric_columns(table: pa.Table) -> tuple[str, ...]:
-    """Names of the columns that hold one number per record."""
-    return tuple(f.name for f in table.schema if pa.types.is_floating(f.type) or pa.types.is_integer(f.type))
 
 
 def open_cohort(data_dir: str | Path, source: Source) -> CohortSplit:

@@ -185,7 +185,8 @@ class SupervisedSpec(_Objective):
     labels: tuple[str, ...] = ()
     """Concepts, one logit each; a record without known labels does not count."""
     measurements: tuple[str, ...] = ()
-    """Numeric fields of the records, such as `age_years`, standardised by the training records' mean and SD."""
+    """Numeric fields of the records, such as `age_years`, and what their source measured, such as `qrs_ms`;
+    standardised by the training records' mean and SD."""
     regression_weight: float = Field(1.0, ge=0)
 
     @model_validator(mode="after")

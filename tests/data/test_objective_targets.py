@@ -118,6 +118,24 @@ def test_measurements_are_standardised_and_their_scale_is_remembered(tmp_path: P
     assert saved_measurement_scaling(tmp_path / "plain") == {}
 
 
+def test_what_a_source_measured_is_learnt_like_any_number(tmp_path: Path) -> None:
+    measured: list[tuple[tuple[str, ...], tuple[float, ...]]] = [
+        (("qrs_ms", "pr_ms"), (90.0, 160.0)),
+        (("pr_ms",), (200.0,)),
+        ((), ()),
+        (("pr_ms", "qrs_ms"), (180.0, 130.0)),
+    ]
+    index = make_index(tmp_path, *({"measurement_names": n, "measurement_values": v} for n, v in measured))
+    np.testing.assert_array_equal(index.numbers("qrs_ms"), [90.0, NAN, NAN, 130.0])
+    extras = target_extras(SupervisedSpec(measurements=("qrs_ms", "pr_ms")), index)
+    np.testing.assert_array_equal(
+        extras.present["measurements"], [[True, True], [False, True], [False, False], [True, True]]
+    )
+    np.testing.assert_allclose(extras.values["measurements"][[0, 3], 0], [-1.0, 1.0], rtol=1e-6)
+    with pytest.raises(RunIndexError, match="no numeric field 'qrs'.*near it: qrs_ms"):
+        index.numbers("qrs")
+
+
 def test_risk_and_how_complete_its_metadata_are(tmp_path: Path) -> None:
     index = make_index(
         tmp_path,
