@@ -326,7 +326,7 @@ def _test_split(
             f"{split.opened.name}: {without_id} of {len(patient)} records have no patient id; each counts as a patient "
             "of its own, so intervals may be too narrow"
         )
-    synthetic = spec.label_vocabulary == "synthetic"
+    synthetic = spec.label_vocabulary.startswith("synthetic")
     common = {
         "cohort": split.opened.cohort,
         "version": split.opened.version,

@@ -38,14 +38,14 @@ def exclusions(labels: Labels, min_positives: int) -> dict[str, Exclusion]:
 def concepts_of(vocabulary: str) -> tuple[str, ...]:
     """Every concept that codes of the vocabulary can state.
 
-    In the synthetic vocabulary wide concepts only repeat narrow ones and are left out; in a real one they are the
+    In the synthetic vocabularies wide concepts only repeat narrow ones and are left out; in a real one they are the
     cohort's own superclasses.
 
     Raises:
         LabelError: a vocabulary without a table of concepts.
     """
     require_vocabulary(vocabulary, LABEL_SETTING)
-    return concepts_in(vocabulary, wide=vocabulary != "synthetic")
+    return concepts_in(vocabulary, wide=not vocabulary.startswith("synthetic"))
 
 
 def label_groups(concepts: Sequence[str], named: frozenset[str] | None) -> Mapping[str, str]:

@@ -65,7 +65,7 @@ def read_training_reports(data: DataSpec, data_dir: str | Path) -> TrainingRepor
     reports = [text for t in tables for text in t.column(data.report_field).to_pylist()]
     languages = Counter(name for t in tables for name in t.column("report_language").to_pylist())
     text = "\n".join(sorted(set(reports))).lower()
-    synthetic = all(v == "synthetic" for t in tables for v in t.column("label_vocabulary").to_pylist())
+    synthetic = all(v.startswith("synthetic") for t in tables for v in t.column("label_vocabulary").to_pylist())
     shares = {name: count / len(reports) for name, count in languages.items()}
     return TrainingReports(text, shares, named_concepts(text) if synthetic else None, data.null_world)
 

@@ -92,7 +92,7 @@ def _words(name: str) -> str:
 
 def _banners(cohort: Mapping[str, Any], audit: Mapping[str, Any], shared: Sequence[Mapping[str, Any]]) -> list[str]:
     banners = []
-    if cohort["label_vocabulary"] == "synthetic":
+    if cohort["label_vocabulary"].startswith("synthetic"):
         banners.append("Synthetic: this is no patient data.")
     if cohort["access"] != "open":
         banners.append(

@@ -22,7 +22,18 @@ from functools import cache
 from importlib import resources
 from typing import Literal, get_args
 
-VOCABULARIES = ("synthetic", "scp", "snomed", "aha", "code15", "cpsc2018", "12sl", "icd10", "echonext")
+VOCABULARIES = (
+    "synthetic",
+    "synthetic_hospitals",
+    "scp",
+    "snomed",
+    "aha",
+    "code15",
+    "cpsc2018",
+    "12sl",
+    "icd10",
+    "echonext",
+)
 """Each with a table `data/codes/<name>.csv`."""
 
 Certainty = Literal["exact", "close", "none"]
