@@ -27,6 +27,7 @@ BUILDERS: Final = (
     "sami_trop",
     "cinc2017",
     "mitdb",
+    "echonext",
     "table_folder",
     "wfdb_folder",
 )
@@ -41,8 +42,6 @@ DECLARED: Final[Mapping[str, str]] = MappingProxyType(
         "deepbeat": "DeepBeat is photoplethysmography, which no encoder here takes",
         "icentia11k": "no builder reads Icentia11k's days of single-lead recordings yet",
         "heedb": "HEEDB (bdsp.io, credentialed) has no builder yet",
-        "echonext": "EchoNext (PhysioNet, restricted) has no builder yet: its arrays are z-scored, and the constants "
-        "that undo it were not at hand",
         "mimic_iv_ecg_echo": "echo targets come with mimic_iv_ecg where MIMIC-IV-ECHO's table lies beside it",
     }
 )

@@ -182,6 +182,15 @@ class Mitdb(_FromFiles):
 
 
 @dataclass
+class EchoNext(_FromFiles):
+    """Prepare EchoNext 1.1.0 (PhysioNet, restricted; never downloaded from here): findings of an echocardiogram.
+
+    --source names the folder with echonext_metadata_100k.csv and EchoNext_<split>_waveforms.npy; the authors'
+    waveform_normalization_params.json, which gives the z-scores a unit, must lie there too.
+    """
+
+
+@dataclass
 class TableFolder(_FromFiles):
     """Prepare a cohort of your own: ECG files and a table (CSV or Parquet), declared by cohort.yaml in --source."""
 
@@ -207,6 +216,7 @@ ARGUMENTS: Mapping[str, type[_Common]] = MappingProxyType(
         "sami_trop": SamiTrop,
         "cinc2017": Cinc2017,
         "mitdb": Mitdb,
+        "echonext": EchoNext,
         "table_folder": TableFolder,
         "wfdb_folder": WfdbFolder,
     }

@@ -1,0 +1,1 @@
+"""EchoNext: 100,000 ECGs with what an echocardiogram found."""
