@@ -27,6 +27,7 @@ BUILDERS: Final = (
     "sami_trop",
     "cinc2017",
     "mitdb",
+    "icentia11k",
     "echonext",
     "table_folder",
     "wfdb_folder",
@@ -40,7 +41,6 @@ DECLARED: Final[Mapping[str, str]] = MappingProxyType(
         "aurora_bp": "no builder reads Aurora-BP; its owner asks for an application",
         "apnea_ecg": "no builder reads Apnea-ECG's night-long single-lead recordings",
         "deepbeat": "DeepBeat is photoplethysmography, which no encoder here takes",
-        "icentia11k": "no builder reads Icentia11k's days of single-lead recordings yet",
         "heedb": "HEEDB (bdsp.io, credentialed) has no builder yet",
         "mimic_iv_ecg_echo": "echo targets come with mimic_iv_ecg where MIMIC-IV-ECHO's table lies beside it",
     }

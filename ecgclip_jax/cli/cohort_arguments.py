@@ -182,6 +182,22 @@ class Mitdb(_FromFiles):
 
 
 @dataclass
+class Icentia11k(_FromFiles):
+    """Prepare Icentia11k 1.0 (PhysioNet, open; over 1 TB, not downloaded from here): days of one lead.
+
+    --source names the folder that holds p00/p00000/p00000_s00.hea and so on. All windows of all segments are up to 231
+    million: thin them.
+    """
+
+    windows_per_segment: int = 0
+    """How many 10 s windows of each 70 min segment are kept, evenly spread; 0 keeps all."""
+    segments_per_patient: int = 0
+    """How many of each patient's segments are read, from the first on; 0 reads all (up to 50)."""
+    stored_as: Literal["I", "II"] = "I"
+    """As which lead the chest-worn device's single lead is stored."""
+
+
+@dataclass
 class EchoNext(_FromFiles):
     """Prepare EchoNext 1.1.0 (PhysioNet, restricted; never downloaded from here): findings of an echocardiogram.
 
@@ -216,6 +232,7 @@ ARGUMENTS: Mapping[str, type[_Common]] = MappingProxyType(
         "sami_trop": SamiTrop,
         "cinc2017": Cinc2017,
         "mitdb": Mitdb,
+        "icentia11k": Icentia11k,
         "echonext": EchoNext,
         "table_folder": TableFolder,
         "wfdb_folder": WfdbFolder,

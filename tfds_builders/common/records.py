@@ -76,10 +76,9 @@ def make_record(
     label_vocabulary: str,
     source_row: str,
     report_cleaning: CleaningStyle = "plain",
-    annotations: Sequence[Annotation] = (),
+    marks: Sequence[tuple[Annotation, int]] = (),
 ) -> Record:
-    """The record of one window; `source_row` is the source's own row as JSON, `annotations` the recording's."""
-    marks = _in_window(annotations, stored.window_index)
+    """The record of one window; `source_row` is the source's own row as JSON, `marks` are those of `by_window`."""
     return Record(
         ecg_uv=stored.ecg_uv,
         record_id=key.record_id,
@@ -125,11 +124,13 @@ def audit_reasons(key: RowKey, described: Described, windows: Iterable[StoredECG
     return tuple(dict.fromkeys((*described.reasons, *patient, *report, *flags)))
 
 
-def _in_window(annotations: Sequence[Annotation], window_index: int) -> list[tuple[Annotation, int]]:
-    """The annotations within a window, with their sample in it."""
-    start = window_index * STORED_SAMPLES
-    placed = [(mark, round(mark.time_s * STORED_RATE_HZ) - start) for mark in annotations]
-    return [(mark, sample) for mark, sample in placed if 0 <= sample < STORED_SAMPLES]
+def by_window(annotations: Iterable[Annotation]) -> dict[int, list[tuple[Annotation, int]]]:
+    """The annotations of a recording by the index of their window, each with its sample there."""
+    windows: dict[int, list[tuple[Annotation, int]]] = {}
+    for mark in annotations:
+        index, sample = divmod(round(mark.time_s * STORED_RATE_HZ), STORED_SAMPLES)
+        windows.setdefault(index, []).append((mark, sample))
+    return windows
 
 
 def _number(value: float | None) -> float:

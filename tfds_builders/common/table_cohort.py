@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from ecgclip_jax.signal.readers import read_ecg
 from ecgclip_jax.signal.record import ECGReadError, ECGRecord
-from ecgclip_jax.signal.storage import to_stored
+from ecgclip_jax.signal.storage import StoredECG, to_stored
 from ecgclip_jax.text.reports import CleaningStyle
 from tfds_builders.common.audit import AuditRow, BuildReason, Outcome
 from tfds_builders.common.cohort import (
@@ -28,7 +28,7 @@ from tfds_builders.common.cohort import (
     rows_per_shard,
 )
 from tfds_builders.common.metadata import ROW_NUMBER, MetadataTable, read_csv
-from tfds_builders.common.records import Annotation, Described, RowKey, audit_reasons, make_record
+from tfds_builders.common.records import Annotation, Described, RowKey, audit_reasons, by_window, make_record
 from tfds_builders.common.source_faults import suspected_gain, without_zero_padding
 from tfds_builders.common.splits import person, read_id_lists, stratified_splits
 
@@ -103,6 +103,10 @@ class TableCohort(Cohort):
     def annotations(self, row: Row, record: ECGRecord) -> Sequence[Annotation]:
         """Waves, beats and rhythms that the cohort marked in a recording."""
         return ()
+
+    def windows(self, record: ECGRecord) -> Sequence[StoredECG]:
+        """The windows of a recording that are kept: all of them; a cohort of days may thin them."""
+        return to_stored(record)
 
     def strata(self, row: Row) -> Iterable[str]:
         """The codes by which patients are spread over splits that we make; the row's labels by default."""
@@ -195,7 +199,7 @@ class TableCohort(Cohort):
             self.check(record)
             described = self.complete(described, record)
             record, cut = without_zero_padding(record) if self.zero_padded else (record, ())
-            windows, annotations = to_stored(record), self.annotations(row, record)
+            windows, marks = self.windows(record), by_window(self.annotations(row, record))
         except (RowError, ECGReadError) as error:
             return self._refused(number, key.record_id, split, error.reason, str(error))
         except Exception as error:  # one ECG that trips a library must not end the build of a million
@@ -203,7 +207,9 @@ class TableCohort(Cohort):
             return self._refused(number, key.record_id, split, BuildReason.conversion_failed, message)
         source_row, vocabulary = json.dumps(row, ensure_ascii=False), self.facts.label_vocabulary
         records = tuple(
-            make_record(window, key, described, vocabulary, source_row, self.report_cleaning, annotations)
+            make_record(
+                window, key, described, vocabulary, source_row, self.report_cleaning, marks.get(window.window_index, ())
+            )
             for window in windows
         )
         reasons = (*audit_reasons(key, described, windows), *suspected_gain(record), *cut)

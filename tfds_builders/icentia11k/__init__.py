@@ -1,0 +1,1 @@
+"""Icentia11k: days of a single lead with every beat and rhythm annotated."""
