@@ -44,7 +44,7 @@ RUNS: Final = (
     ("ecg_only", "byol_demo"),
     ("ecg_only", "moco_demo"),
     ("supervised", "labels_demo"),
-    ("supervised", "age_demo"),
+    ("supervised", "measurements_demo"),
     ("supervised", "survival_demo"),
 )
 

@@ -1,11 +1,11 @@
-"""Supervised baselines: labels, age, and survival as in ECGCLIP's released prognosis code.
+"""Supervised baselines: labels, age, what the cart measured, and survival as in ECGCLIP's released prognosis code.
 
     ecgclip train experiments/supervised.py --variant survival --workdir runs/survival
 
 `survival` is that code's task: ResNet-34 on eight leads, Adam 1e-3, batch 64, five years in intervals of an eighth of a
 year. Its cohort is not public; MIMIC-IV-ECG stands in, cosine decay stands in for halving the rate every ten epochs,
-and the number of steps is ours. `labels` and `age` are ours, for cohorts that have them. `*_demo` and `*_smoke` run on
-synthetic ECGs.
+and the number of steps is ours. `labels`, `age` and `measurements` are ours, for cohorts that have them. `*_demo` and
+`*_smoke` run on synthetic ECGs.
 """
 
 from ecgclip_jax.spec.encoders import ResNet1DSpec
@@ -32,10 +32,23 @@ LABELS = (
     "t_wave_inversion",
     "left_axis_deviation",
 )
+CART_MEASUREMENTS = (
+    "rr_interval_ms",
+    "p_onset_ms",
+    "p_end_ms",
+    "qrs_onset_ms",
+    "qrs_end_ms",
+    "t_end_ms",
+    "p_axis_deg",
+    "qrs_axis_deg",
+    "t_axis_deg",
+)
+"""Those of MIMIC-IV-ECG."""
+DEMO_MEASUREMENTS = ("heart_rate_bpm", "pr_ms", "qrs_ms", "qt_ms", "axis_deg", "age_years")
 
 
 def variants() -> dict[str, Experiment]:
-    """`survival`, `labels`, `age`, each also as `_demo` and `_smoke`."""
+    """`survival`, `labels`, `measurements`, each also as `_demo` and `_smoke`; `age`."""
     survival = Experiment(
         name="survival",
         summary="Discrete-time survival from a ResNet-34, as in ECGCLIP's released prognosis code",
@@ -68,12 +81,19 @@ def variants() -> dict[str, Experiment]:
             }
         ),
     }
-    small: dict[str, ObjectiveSpec] = {
-        "survival": SurvivalSpec(),
-        "labels": SupervisedSpec(labels=LABELS),
-        "age": SupervisedSpec(measurements=("age_years",)),
+    made["measurements"] = survival.replace(
+        {
+            "name": "supervised_measurements",
+            "summary": "Rate, intervals and axes, as the cart measured them, from a ResNet-34",
+            "objective": SupervisedSpec(measurements=CART_MEASUREMENTS),
+        }
+    )
+    small: dict[str, tuple[ObjectiveSpec, dict[str, float]]] = {
+        "survival": (SurvivalSpec(survival_at_start=0.97), {"optimizer.peak_lr": 5e-4}),
+        "labels": (SupervisedSpec(labels=LABELS), {}),
+        "measurements": (SupervisedSpec(measurements=DEMO_MEASUREMENTS), {"optimizer.peak_lr": 1e-3}),
     }
-    for name, objective in small.items():
-        demo = demo_sized(f"{made[name].name}_demo", f"{made[name].summary}, in small", objective)
+    for name, (objective, changes) in small.items():
+        demo = demo_sized(f"{made[name].name}_demo", f"{made[name].summary}, in small", objective, changes)
         made |= {f"{name}_demo": demo, f"{name}_smoke": smoke(demo)}
     return made

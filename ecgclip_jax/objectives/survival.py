@@ -47,7 +47,7 @@ class Survival(FromFeatures):
         years, years_known = known_values(batch, "follow_up_years", self.spec.kind)
         event, event_known = known_values(batch, "event", self.spec.kind)
         survived, failed = outcome(self.spec, years, event > 0)
-        logits = embeddings["survival"]
+        logits = interval_logits(self.spec, embeddings["survival"])
         losses = (survived * jax.nn.softplus(-logits) + failed * jax.nn.softplus(logits)).sum(axis=1)
         known = years_known & event_known
         loss = jnp.where(known, losses, 0).sum() / jnp.maximum(known.sum(), 1)
@@ -74,11 +74,16 @@ def outcome(
     return time >= counted_from, event[:, None] & (time >= starts) & (time < ends)
 
 
+def interval_logits(spec: SurvivalSpec, outputs: Float[Array, "batch intervals"]) -> Float[Array, "batch intervals"]:
+    """Logit of surviving each interval, from the head's outputs."""
+    return outputs + math.log(spec.survival_at_start / (1 - spec.survival_at_start))
+
+
 def survival_curve(
-    spec: SurvivalSpec, logits: Float[Array, "batch intervals"], at_years: Float[Array, "times"]
+    spec: SurvivalSpec, outputs: Float[Array, "batch intervals"], at_years: Float[Array, "times"]
 ) -> Float[Array, "batch times"]:
-    """Chance of no event until each time: linear between break points, constant beyond the last."""
-    at_breaks = jnp.exp(jnp.cumsum(jax.nn.log_sigmoid(logits), axis=1))
+    """Chance of no event until each time, from the head's outputs: linear between break points, constant beyond."""
+    at_breaks = jnp.exp(jnp.cumsum(jax.nn.log_sigmoid(interval_logits(spec, outputs)), axis=1))
     at_breaks = jnp.pad(at_breaks, ((0, 0), (1, 0)), constant_values=1)
     breaks = break_years(spec)
     curve: Array = jax.vmap(lambda values: jnp.interp(at_years, breaks, values))(at_breaks)

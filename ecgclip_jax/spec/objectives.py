@@ -204,6 +204,9 @@ class SurvivalSpec(_Objective):
     horizon_years: float = Field(5.0, gt=0)
     interval_days: float = Field(365 / 8, gt=0)
     """Break points stand every so many days from 0 on, below the horizon."""
+    survival_at_start: float = Field(0.5, gt=0, lt=1)
+    """Chance of surviving an interval that a head of zeros predicts. The released code has nothing of the kind, which
+    is 0.5; nearer to the truth, training does not begin with pushing all features one way (ours)."""
 
     @model_validator(mode="after")
     def _an_interval(self) -> SurvivalSpec:

@@ -113,6 +113,17 @@ def test_likelihood_is_that_of_nnet_survival() -> None:
     assert float(metrics["events"]) == (event & known).sum()
 
 
+def test_a_chance_at_the_start_is_added_to_every_logit() -> None:
+    rng = np.random.default_rng(3)
+    outputs = rng.normal(size=(ROWS, 39))
+    batch = make_batch(follow_up_years=rng.uniform(0, 6, ROWS), event=rng.random(ROWS) < 0.5)
+    likely = SPEC.model_copy(update={"survival_at_start": 0.95})
+    shifted, _ = make_world(likely).loss_of(batch, survival=outputs)
+    plain, _ = make_world(SPEC).loss_of(batch, survival=outputs + math.log(19))
+    assert float(shifted) == pytest.approx(float(plain), rel=1e-5)
+    np.testing.assert_allclose(survival_curve(likely, jnp.zeros((1, 39)), jnp.asarray([0.25])), [[0.95**2]], rtol=1e-5)
+
+
 def test_the_curve_multiplies_intervals_and_interpolates() -> None:
     logits = np.random.default_rng(2).normal(size=(2, 39)).astype(np.float32)
     chances = np.cumprod(1 / (1 + np.exp(-logits.astype(float))), axis=1)
