@@ -16,6 +16,7 @@ BUILDERS: Final = (
     "synthetic_ecg",
     "ptb_xl",
     "mimic_iv_ecg",
+    "heedb",
     "challenge2021",
     "chapman_shaoxing_ningbo",
     "cpsc2018",
@@ -41,7 +42,6 @@ DECLARED: Final[Mapping[str, str]] = MappingProxyType(
         "aurora_bp": "no builder reads Aurora-BP; its owner asks for an application",
         "apnea_ecg": "no builder reads Apnea-ECG's night-long single-lead recordings",
         "deepbeat": "DeepBeat is photoplethysmography, which no encoder here takes",
-        "heedb": "HEEDB (bdsp.io, credentialed) has no builder yet",
         "mimic_iv_ecg_echo": "echo targets come with mimic_iv_ecg where MIMIC-IV-ECHO's table lies beside it",
     }
 )

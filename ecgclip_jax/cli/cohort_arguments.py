@@ -92,6 +92,25 @@ class MimicIvEcg(_FromFiles):
 
 
 @dataclass
+class Heedb(_FromFiles):
+    """Prepare HEEDB 5.0 (bdsp.io, credentialed; never downloaded from here): eleven million ECGs, 12SL statements.
+
+    --source names the folder with I0001 and I0006 (metadata, 12SL_diagnoses, WFDB), or that of version 2.0. The
+    metadata of all of it take tens of GB of memory: take a hospital or some years at a time.
+    """
+
+    hospital: Literal["all", "I0001", "I0006"] = "all"
+    """I0001 is Massachusetts General, I0006 Emory."""
+    first_year: int = 0
+    """From this year of acquisition on, as the records' folders state it."""
+    last_year: int = 9999
+    """Up to this year, included."""
+    labels_from: Literal["physician", "software", "v24", "none"] = "physician"
+    """Whose 12SL statements become labels and report: the physician's over-reads, the software's of the time of
+    acquisition, those of 12SL v24, or nobody's."""
+
+
+@dataclass
 class Challenge2021(_FromFiles):
     """Prepare the Challenge 2021's training set (PhysioNet, CC BY 4.0): eight databases, SNOMED CT codes.
 
@@ -221,6 +240,7 @@ ARGUMENTS: Mapping[str, type[_Common]] = MappingProxyType(
         "synthetic_ecg": SyntheticEcg,
         "ptb_xl": PtbXl,
         "mimic_iv_ecg": MimicIvEcg,
+        "heedb": Heedb,
         "challenge2021": Challenge2021,
         "chapman_shaoxing_ningbo": ChapmanShaoxingNingbo,
         "cpsc2018": Cpsc2018,

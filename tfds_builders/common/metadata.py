@@ -39,7 +39,7 @@ class MetadataTable:
         return int(self.table.num_rows) + len(self.malformed)
 
 
-def read_csv(path: Path, required: tuple[str, ...]) -> MetadataTable:
+def read_csv(path: Path, required: tuple[str, ...], delimiter: str = ",") -> MetadataTable:
     """Reads a CSV with a header line. Bytes that are not UTF-8 become U+FFFD.
 
     Raises:
@@ -50,7 +50,7 @@ def read_csv(path: Path, required: tuple[str, ...]) -> MetadataTable:
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.reader(_bounded_lines(file, path.name))
+        reader = csv.reader(_bounded_lines(file, path.name), delimiter=delimiter)
         columns = next(reader, [])
         if len(columns) > MAX_COLUMNS:
             raise BuildError(

@@ -1,0 +1,1 @@
+"""HEEDB, the Harvard-Emory ECG Database: eleven million ECGs with 12SL statements."""
