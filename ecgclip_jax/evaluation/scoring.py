@@ -16,13 +16,13 @@ from ecgclip_jax.data.labels import Labels
 from ecgclip_jax.evaluation.protocols.retrieval import RECALL_AT, Ranks
 from ecgclip_jax.evaluation.results import Exclusion, ResultRow, reasons
 from ecgclip_jax.evaluation.tasks import exclusions
+from ecgclip_jax.metrics.intervals import percentile_interval
 from ecgclip_jax.metrics.ranking import weighted_metrics
 from ecgclip_jax.metrics.resampling import (
     bootstrap_means,
     bootstrap_medians,
     bootstrap_ranking,
     macro_draws,
-    percentile_interval,
     sort_columns,
 )
 
@@ -106,10 +106,10 @@ def _measure(split: TestSplit, scored: Sequence[Scored]) -> list[_Measured]:
     shape = (len(scored), len(kept), len(METRICS))
     value, draws = np.full(shape, np.nan), np.full((*shape, split.replicates), np.nan)
     if columns:
-        points = np.array([[m[0] for m in weighted_metrics(column, lanes)] for column in columns])
+        points = np.array([weighted_metrics(column, lanes)[: len(METRICS), 0] for column in columns])
         value[:, kept] = points.reshape(len(scored), -1, len(METRICS))
         sampled = bootstrap_ranking(columns, split.n_patients, replicates=split.replicates, seed=split.seed)
-        draws[:, kept] = sampled.reshape(len(scored), -1, len(METRICS), split.replicates)
+        draws[:, kept] = sampled[:, : len(METRICS)].reshape(len(scored), -1, len(METRICS), split.replicates)
     return [
         _Measured(s, value[i], draws[i], bool(np.isfinite(s.scores[labels.known]).all())) for i, s in enumerate(scored)
     ]

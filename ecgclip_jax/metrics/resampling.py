@@ -11,24 +11,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from ecgclip_jax.metrics.ranking import SortedColumn, sort_column, weighted_metrics
+from ecgclip_jax.metrics.ranking import RANKING_METRICS, SortedColumn, sort_column, weighted_metrics
 
 BLOCK = 250
 """Draws held at a time: 100,000 patients x 250 draws are 25 MB."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A percentile interval of bootstrap draws; `discarded` is the share of draws that were undefined."""
-
-    low: float
-    high: float
-    discarded: float
 
 
 def patient_draws(n_patients: int, replicates: int, seed: int) -> Iterator[UInt8[np.ndarray, "patients draws"]]:
@@ -45,39 +35,86 @@ def patient_draws(n_patients: int, replicates: int, seed: int) -> Iterator[UInt8
         yield np.ascontiguousarray(counts.T)
 
 
+def stratified_draws(
+    stratum: Int[np.ndarray, "patients"], replicates: int, seed: int
+) -> Iterator[UInt8[np.ndarray, "patients draws"]]:
+    """Blocks of draws that take from every stratum as many patients as it has.
+
+    With the strata "has a positive record of this label" and "has none" the number of positives, and so the prevalence,
+    keeps still (the ecg-fix protocol, arXiv 2602.17531: per label, each record a patient). Draws depend on the seed and
+    the strata alone, so that models share them.
+    """
+    rng = np.random.default_rng(seed)
+    members = [np.flatnonzero(stratum == s) for s in np.unique(stratum)]
+    for start in range(0, replicates, BLOCK):
+        counts = np.empty((min(BLOCK, replicates - start), len(stratum)), np.uint8)
+        for draw in counts:
+            for own in members:
+                draw[own] = np.bincount(rng.integers(0, len(own), len(own), dtype=np.int32), minlength=len(own))
+        yield np.ascontiguousarray(counts.T)
+
+
 def sort_columns(
     positive: Bool[np.ndarray, "records labels"],
     known: Bool[np.ndarray, "records labels"],
     scores: Float[np.ndarray, "records labels"],
     patient: Int[np.ndarray, "records"],
+    sampling: Float[np.ndarray, "records"] | None = None,
 ) -> list[SortedColumn]:
     """One sorted column per label, sorted on all cores."""
 
     def sort(label: int) -> SortedColumn:
         score = np.ascontiguousarray(scores[:, label])
-        return sort_column(positive[:, label], score, unit=patient, known=known[:, label])
+        return sort_column(positive[:, label], score, unit=patient, known=known[:, label], sampling=sampling)
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         return list(pool.map(sort, range(positive.shape[1])))
 
 
 def bootstrap_ranking(
-    columns: Sequence[SortedColumn], n_patients: int, *, replicates: int, seed: int
-) -> Float[np.ndarray, "columns 2 draws"]:
-    """AUROC (index 0) and average precision (1) of each column under the same patient draws; NaN where undefined.
+    columns: Sequence[SortedColumn],
+    n_patients: int,
+    *,
+    replicates: int,
+    seed: int,
+    prevalences: Sequence[float] = (),
+    stratum: Int[np.ndarray, "patients"] | None = None,
+) -> Float[np.ndarray, "columns metrics draws"]:
+    """`RANKING_METRICS` and average precision at `prevalences` of each column under the same patient draws.
 
-    `column.unit` must be the record's patient, 0 … n_patients - 1. Columns run on all cores: the kernel holds no GIL.
+    `column.unit` must be the record's patient, 0 … n_patients - 1. With `stratum` draws keep the number of patients per
+    stratum. Undefined figures are NaN. Columns run on all cores: the kernel holds no GIL.
     """
-    result = np.empty((len(columns), 2, replicates))
+    result = np.empty((len(columns), len(RANKING_METRICS) + len(prevalences), replicates))
+    blocks = patient_draws(n_patients, replicates, seed)
+    if stratum is not None:
+        blocks = stratified_draws(stratum, replicates, seed)
     done = 0
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        for block in patient_draws(n_patients, replicates, seed):
+        for block in blocks:
             lanes = slice(done, done + block.shape[1])
-            metrics = pool.map(weighted_metrics, columns, [block] * len(columns))
-            for index, (area, average) in enumerate(metrics):
-                result[index, 0, lanes], result[index, 1, lanes] = area, average
+            metrics = pool.map(lambda column, b=block: weighted_metrics(column, b, prevalences), columns)
+            for index, found in enumerate(metrics):
+                result[index, :, lanes] = found
             done += block.shape[1]
     return result
+
+
+def bootstrap_sums(
+    values: Float[np.ndarray, "rows records"],
+    patient: Int[np.ndarray, "records"],
+    n_patients: int,
+    *,
+    replicates: int,
+    seed: int,
+) -> Float[np.ndarray, "rows draws"]:
+    """Sums over records under patient draws (the same draws as `bootstrap_ranking` for the same seed).
+
+    Every figure that is a function of sums has its draws from here: counts at a threshold, Brier, calibration bins.
+    """
+    sums = np.stack([np.bincount(patient, weights=row, minlength=n_patients) for row in values])
+    blocks = [sums @ block.astype(np.float64) for block in patient_draws(n_patients, replicates, seed)]
+    return np.concatenate(blocks, axis=1)
 
 
 def bootstrap_means(
@@ -88,15 +125,11 @@ def bootstrap_means(
     seed: int,
 ) -> Float[np.ndarray, "rows draws"]:
     """Means over records under patient draws (the same draws as `bootstrap_ranking` for the same seed)."""
-    n_patients = int(patient.max()) + 1
-    sums = np.stack([np.bincount(patient, weights=row, minlength=n_patients) for row in values])
-    sizes = np.bincount(patient, minlength=n_patients).astype(np.float64)
-    blocks = []
-    for block in patient_draws(n_patients, replicates, seed):
-        weights = block.astype(np.float64)
-        total = sizes @ weights
-        blocks.append(np.divide(sums @ weights, total, out=np.full((len(values), len(total)), np.nan), where=total > 0))
-    return np.concatenate(blocks, axis=1)
+    rows = np.concatenate([values, np.ones((1, values.shape[1]))])
+    sums = bootstrap_sums(rows, patient, int(patient.max()) + 1, replicates=replicates, seed=seed)
+    means: np.ndarray = np.full(sums[:-1].shape, np.nan)
+    np.divide(sums[:-1], sums[-1], out=means, where=sums[-1] > 0)
+    return means
 
 
 def bootstrap_medians(
@@ -114,16 +147,6 @@ def bootstrap_medians(
         cumulated = np.cumsum(block[owner], axis=0, dtype=np.int64)
         medians.append(ordered[np.argmax(2 * cumulated >= cumulated[-1], axis=0)])
     return np.concatenate(medians)
-
-
-def percentile_interval(draws: Float[np.ndarray, "draws"], level: float = 0.95) -> Interval:
-    """The central `level` percentile interval of the defined draws, and the share of undefined ones."""
-    defined = draws[np.isfinite(draws)]
-    discarded = 1.0 - len(defined) / len(draws)
-    if not len(defined):
-        return Interval(np.nan, np.nan, discarded)
-    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), discarded)
 
 
 def macro_draws(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from ecgclip_jax.metrics import resampling
+from ecgclip_jax.metrics.intervals import percentile_interval
 from ecgclip_jax.metrics.ranking import auroc, sort_column
 from ecgclip_jax.metrics.resampling import (
     bootstrap_means,
@@ -15,7 +18,7 @@ from ecgclip_jax.metrics.resampling import (
     bootstrap_ranking,
     macro_draws,
     patient_draws,
-    percentile_interval,
+    stratified_draws,
 )
 
 
@@ -96,3 +99,34 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
             covered[level] += interval.low <= truth <= interval.high
     assert 0.89 <= covered[0] / worlds <= 0.99
     assert covered[1] < covered[0] - 0.05 * worlds
+
+
+def test_stratified_draws_keep_the_positives_and_models_share_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, positive, score = _world(8)
+    n, strata = len(positive), positive.astype(np.int64)
+    whole = np.concatenate(list(stratified_draws(strata, 40, 6)), axis=1)
+    assert (whole[positive].sum(axis=0) == positive.sum()).all()
+    assert (whole[~positive].sum(axis=0) == (~positive).sum()).all()
+    assert whole.max() > 1
+    monkeypatch.setattr(resampling, "BLOCK", 7)
+    columns = [sort_column(positive, s) for s in (score, np.exp(score))]
+    draws = bootstrap_ranking(columns, n, replicates=40, seed=6, stratum=strata, prevalences=(0.2,))
+    assert np.array_equal(draws[0], draws[1])
+    for draw in range(40):
+        rows = np.repeat(np.arange(n), whole[:, draw])
+        assert draws[0, 1, draw] == pytest.approx(average_precision_score(positive[rows], score[rows]), abs=1e-12)
+    assert np.ptp(draws[0, 2] / draws[0, 1]) < 1e-12, "lift over a prevalence that does not move"
+
+
+def test_memory_does_not_grow_with_the_number_of_draws() -> None:
+    patients = 20_000
+    positive = np.arange(patients) % 50 == 0
+    column = sort_column(positive, np.random.default_rng(0).normal(size=patients))
+    bootstrap_ranking([column], patients, replicates=2, seed=0)
+    peaks = []
+    for replicates in (500, 2000):
+        tracemalloc.start()
+        bootstrap_ranking([column] * 2, patients, replicates=replicates, seed=0)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] - peaks[0] < 0.02 * peaks[0], "only the figures themselves: 24 bytes per draw and column"
