@@ -16,6 +16,7 @@ BUILDERS: Final = (
     "synthetic_ecg",
     "ptb_xl",
     "mimic_iv_ecg",
+    "mimic_iv_ecg_echo",
     "heedb",
     "challenge2021",
     "chapman_shaoxing_ningbo",
@@ -42,7 +43,6 @@ DECLARED: Final[Mapping[str, str]] = MappingProxyType(
         "aurora_bp": "no builder reads Aurora-BP; its owner asks for an application",
         "apnea_ecg": "no builder reads Apnea-ECG's night-long single-lead recordings",
         "deepbeat": "DeepBeat is photoplethysmography, which no encoder here takes",
-        "mimic_iv_ecg_echo": "echo targets come with mimic_iv_ecg where MIMIC-IV-ECHO's table lies beside it",
     }
 )
 """Cohorts without a builder, and why: a task on one of them says so by name."""

@@ -92,6 +92,20 @@ class MimicIvEcg(_FromFiles):
 
 
 @dataclass
+class MimicIvEcgEcho(MimicIvEcg):
+    """Prepare MIMIC-IV-ECG with echo targets of MIMIC-IV-ECHO (credentialed; neither is downloaded from here).
+
+    --source names MIMIC-IV-ECG's folder with structured-measurement.csv[.gz] of MIMIC-IV-ECHO in it. ECGs without an
+    echocardiogram near are dropped and counted.
+    """
+
+    pairing: Literal["nearest_ecg", "every_ecg"] = "nearest_ecg"
+    """Of each echo the nearest ECG alone, or all ECGs within the window, each with the echo nearest to it."""
+    ecg_first: bool = False
+    """Only ECGs at the time of the echo or before it, as EchoNext has them (with a window of 365 days)."""
+
+
+@dataclass
 class Heedb(_FromFiles):
     """Prepare HEEDB 5.0 (bdsp.io, credentialed; never downloaded from here): eleven million ECGs, 12SL statements.
 
@@ -240,6 +254,7 @@ ARGUMENTS: Mapping[str, type[_Common]] = MappingProxyType(
         "synthetic_ecg": SyntheticEcg,
         "ptb_xl": PtbXl,
         "mimic_iv_ecg": MimicIvEcg,
+        "mimic_iv_ecg_echo": MimicIvEcgEcho,
         "heedb": Heedb,
         "challenge2021": Challenge2021,
         "chapman_shaoxing_ningbo": ChapmanShaoxingNingbo,

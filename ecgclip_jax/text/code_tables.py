@@ -33,6 +33,7 @@ VOCABULARIES = (
     "12sl",
     "icd10",
     "echonext",
+    "mimic_iv_echo",
 )
 """Each with a table `data/codes/<name>.csv`."""
 

@@ -8,8 +8,8 @@ Unmapped means that no prompt asks for the code, never that the code was lost.
 
 The assignments were made for this project from the sources that each row names. No clinician has reviewed them.
 
-A statement of the ECG, a diagnosis of the patient (`icd10`) and a finding in echocardiography (`echonext`) are
-different kinds of truth: where one concept holds several, results must be read by vocabulary.
+A statement of the ECG, a diagnosis of the patient (`icd10`) and a finding in echocardiography (`echonext`,
+`mimic_iv_echo`) are different kinds of truth: where one concept holds several, results must be read by vocabulary.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
     "widened",
 ]
 
-CONCEPT_TABLE_VERSION = "2.1.0"
+CONCEPT_TABLE_VERSION = "2.2.0"
 """Of all tables together; a test pins their hash to it. The first number rises when a code changes its meaning."""
 
 

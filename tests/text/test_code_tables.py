@@ -13,7 +13,7 @@ from ecgclip_jax.text.code_tables import VOCABULARIES, TableError, code_rows, ke
 from ecgclip_jax.text.concepts import CONCEPT_TABLE_VERSION, CONCEPTS, codes_to_concepts, widened
 
 DATA = Path(code_tables.__file__).parent / "data"
-TABLES_SHA = {"2.1.0": "465e0eceff8ab07135dcc12e701ca5ad6e8e02344bd1b87bdb1bf32996720cf5"}
+TABLES_SHA = {"2.2.0": "59b0f5e8c7f31cd6246899fe51c807a547d6ce1fcad5a95a89c13f8159df2489"}
 """Version → hash of all tables together. A changed table needs a new version; then its hash is written here."""
 
 

@@ -50,6 +50,8 @@ class BuildReason(StrEnum):
     """Baseline, extremes or both were taken away before publication: they are not as recorded."""
     unit_inferred = "unit_inferred"
     """The publisher states no unit of amplitude; the one taken fits the signals."""
+    no_echo_near = "no_echo_near"
+    """No echocardiogram lies near enough to the ECG, or another ECG is nearer to it."""
     listed_as_duplicate = "listed_as_duplicate"
     """The publisher's own list of duplicates names it."""
     duplicate_waveform = "duplicate_waveform"

@@ -47,8 +47,7 @@ def read_csv(path: Path, required: tuple[str, ...], delimiter: str = ",") -> Met
     """
     if not path.is_file():
         raise BuildError(f"{path.parent} holds no {path.name}; --source must name the folder that does")
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    sha256 = sha256_of(path)
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         reader = csv.reader(_bounded_lines(file, path.name), delimiter=delimiter)
         columns = next(reader, [])
@@ -70,6 +69,12 @@ def read_csv(path: Path, required: tuple[str, ...], delimiter: str = ",") -> Met
         except csv.Error as error:
             raise BuildError(f"{path.name}, line {reader.line_num}: not readable as CSV ({error})") from error
     return MetadataTable(pa.Table.from_batches(batches, _schema(columns)), tuple(malformed), sha256)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _bounded_lines(file: IO[str], name: str) -> Iterator[str]:

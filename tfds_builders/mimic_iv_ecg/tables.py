@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
+import re
 from bisect import bisect_left
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import pyarrow.csv as pa_csv
 
 from tfds_builders.common.cohort import BuildError
 from tfds_builders.common.joins import add_columns, joint_sha256
-from tfds_builders.common.metadata import MetadataTable, read_csv
+from tfds_builders.common.metadata import MetadataTable, read_csv, sha256_of
 
 RECORDS, MACHINE = "record_list.csv", "machine_measurements.csv"
 ICD, PATIENTS, ECHO = "records_w_diag_icd10.csv", "patients.csv", "structured-measurement.csv"
@@ -25,11 +26,15 @@ _MACHINE_COLUMNS = ("cart_id", *REPORTS, "bandwidth", "filtering", *INTERVALS, *
 _ICD_COLUMNS = ("gender", "age", "strat_fold")
 _PATIENT_COLUMNS = ("gender", "anchor_age", "anchor_year")
 _WHERE = "https://physionet.org/content/mimic-iv-ecg/1.0/"
-_SECONDS_PER_DAY = 86400.0
+SECONDS_PER_DAY = 86400.0
+_NUMBER_OR_RANGE = re.compile(r"\s*[<>]?=?\s*(?P<low>\d+(?:\.\d+)?)(?:\s*-\s*(?P<high>\d+(?:\.\d+)?))?\s*%?\s*")
 
 
-def joined(source: Path, machine_measurements: bool, icd_column: str, echo_window_days: float) -> MetadataTable:
+def joined(source: Path, machine_measurements: bool, icd_column: str, echo_window_days: float | None) -> MetadataTable:
     """The study list with everything else that lies in `source`, joined on `study_id` (patients on `subject_id`).
+
+    Args:
+      echo_window_days: how far the echo with the LVEF may lie from the ECG; None joins no echo.
 
     Raises:
       BuildError: if a table of MIMIC-IV-ECG is missing, or tables do not belong together.
@@ -52,19 +57,19 @@ def joined(source: Path, machine_measurements: bool, icd_column: str, echo_windo
         patients = read_csv(source / PATIENTS, ("subject_id", *_PATIENT_COLUMNS))
         table = add_columns(table, patients.table, "subject_id", _PATIENT_COLUMNS, PATIENTS)
         sums.append(patients.sha256)
-    if (echo := _echo_file(source)) is not None:
+    if echo_window_days is not None and (echo := echo_file(source)) is not None:
         table = _add_nearest_lvef(table, _lvef(echo), echo_window_days)
-        with echo.open("rb") as file:
-            sums.append(hashlib.file_digest(file, "sha256").hexdigest())
+        sums.append(sha256_of(echo))
     return MetadataTable(table, studies.malformed, joint_sha256(sums))
 
 
 def has_credentialed_tables(source: Path) -> bool:
     """Whether a table in `source` comes from a credentialed project; what is built is then credentialed, too."""
-    return any((source / name).is_file() for name in (ICD, PATIENTS)) or _echo_file(source) is not None
+    return any((source / name).is_file() for name in (ICD, PATIENTS)) or echo_file(source) is not None
 
 
-def _echo_file(source: Path) -> Path | None:
+def echo_file(source: Path) -> Path | None:
+    """MIMIC-IV-ECHO's table of measurements, packed or not; None where it is not in `source`."""
     return next((path for name in (ECHO, f"{ECHO}.gz") if (path := source / name).is_file()), None)
 
 
@@ -92,23 +97,46 @@ def _same_subjects(studies: pa.Table, machine: MetadataTable) -> pa.Table:
     return machine.table
 
 
-def _lvef(path: Path) -> dict[str, list[tuple[float, str]]]:
-    """By subject: time in s and LVEF in percent of every transthoracic study that has one, in the order of time."""
+def transthoracic(path: Path, measurements: Collection[str]) -> Iterator[dict[str, str]]:
+    """Rows of MIMIC-IV-ECHO's table about these measurements of transthoracic studies: `subject_id`,
+    `measurement_datetime`, `measurement` (lower case) and `result`.
+
+    Raises:
+      BuildError: if it is another table.
+    """
     wanted = ["subject_id", "measurement_datetime", "test_type", "measurement", "result"]
     options = pa_csv.ConvertOptions(include_columns=wanted, column_types=dict.fromkeys(wanted, pa.string()))
-    found: dict[str, list[tuple[float, str]]] = {}
+    names = pa.array(sorted(measurements), pa.string())
     try:
         with pa_csv.open_csv(path, convert_options=options) as reader:
             for batch in reader:
-                named = pc.equal(pc.utf8_lower(batch["measurement"]), "lvef")
-                transthoracic = pc.equal(pc.utf8_lower(batch["test_type"]), "tte")
-                for row in batch.filter(pc.and_(named, transthoracic)).to_pylist():
-                    if (time_s := seconds(row["measurement_datetime"] or "")) is not None and row["result"]:
-                        found.setdefault(row["subject_id"], []).append((time_s, row["result"]))
+                named = pc.is_in(pc.utf8_lower(batch["measurement"]), value_set=names)
+                seen = pc.equal(pc.utf8_lower(batch["test_type"]), "tte")
+                for row in batch.filter(pc.and_(named, seen)).to_pylist():
+                    if row["result"]:
+                        yield row | {"measurement": row["measurement"].lower()}
     except (pa.ArrowInvalid, KeyError) as error:
         raise BuildError(
             f"{path.name}: expected MIMIC-IV-ECHO's table with the columns {', '.join(wanted)}: {error}"
         ) from error
+
+
+def echo_number(result: str) -> float | None:
+    """A measured number, or the middle of a range such as `55-60%`, which visual estimates are; None for words."""
+    match = _NUMBER_OR_RANGE.fullmatch(result)
+    if match is None:
+        return None
+    low = float(match["low"])
+    return low if match["high"] is None else (low + float(match["high"])) / 2
+
+
+def _lvef(path: Path) -> dict[str, list[tuple[float, str]]]:
+    """By subject: time in s and LVEF in percent of every transthoracic study that has one, in the order of time."""
+    found: dict[str, list[tuple[float, str]]] = {}
+    for row in transthoracic(path, {"lvef"}):
+        time_s, percent = seconds(row["measurement_datetime"] or ""), echo_number(row["result"])
+        if time_s is not None and percent is not None:
+            found.setdefault(row["subject_id"], []).append((time_s, f"{percent:g}"))
     return {subject: sorted(studies) for subject, studies in found.items()}
 
 
@@ -129,7 +157,7 @@ def nearest(studies: list[tuple[float, str]], ecg_s: float | None, window_days: 
         return "", ""
     after = bisect_left(studies, (ecg_s, ""))
     time_s, value = min(studies[max(after - 1, 0) : after + 1], key=lambda study: abs(study[0] - ecg_s))
-    gap_days = (time_s - ecg_s) / _SECONDS_PER_DAY
+    gap_days = (time_s - ecg_s) / SECONDS_PER_DAY
     return (value, f"{gap_days:.3f}") if abs(gap_days) <= window_days else ("", "")
 
 
