@@ -59,7 +59,8 @@ def variants() -> dict[str, Experiment]:
     demo = demo_sized(
         "clef_demo",
         "CLEF in small: single leads, guided by synthetic risk",
-        ClefSpec(),
-        {"augment.time_mask_probability": 0.2, "augment.lead_mask_probability": 0.0} | ONE_LEAD,
+        ClefSpec(temperature=0.2),
+        {"augment.time_mask_probability": 0.2, "augment.lead_mask_probability": 0.0, "optimizer.peak_lr": 1e-3}
+        | ONE_LEAD,
     )
     return {"released": released, "paper": paper, "demo": demo, "smoke": smoke(demo)}

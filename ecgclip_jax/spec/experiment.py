@@ -205,6 +205,8 @@ class Experiment(Spec):
             raise ValueError(f"objective {kind} reads no reports: set text_encoder to None")
         if self.data.texts_per_ecg > 1 and not self.objective.reads_text:
             raise ValueError(f"objective {kind} reads no reports: leave data.texts_per_ecg at 1")
+        if self.data.null_world == "shuffled_reports" and not self.objective.reads_text:
+            raise ValueError(f"objective {kind} reads no reports: with shuffled ones it would learn the same")
         if self.memory.text_remat != "none" and self.text_encoder is None:
             raise ValueError("memory.text_remat needs a text_encoder")
         return self

@@ -95,3 +95,21 @@ def test_a_wrong_signal_spec_is_refused(changes: dict[str, object], expected: st
 def test_replace_refuses_unknown_keys() -> None:
     with pytest.raises(KeyError, match=r"run\.stepz"):
         minimal().replace({"run.stepz": 3})
+
+
+@pytest.mark.parametrize(
+    ("variant", "changes", "expected"),
+    [
+        ("simclr_demo", {"data.null_world": "shuffled_reports"}, "reads no reports: with shuffled ones"),
+        ("simclr_demo", {"data.texts_per_ecg": 2}, "reads no reports: leave data.texts_per_ecg"),
+        ("simclr_demo", {"memory.text_remat": "layers"}, "needs a text_encoder"),
+        ("simclr_demo", {"data.batch_global": 65, "ecg_encoder.norm_groups": 2}, "must divide data.batch_global 65"),
+        ("simclr_demo", {"memory.micro_batches": 4}, "a multiple of 4"),
+        ("simclr_demo", {"mesh.data": 3}, "must divide by the mesh's 3 x 1 devices"),
+        ("simclr", {"signal.normalisation": "minmax_record"}, "the other leads would decide"),
+    ],
+)
+def test_parts_that_do_not_fit_together_are_refused(variant: str, changes: dict[str, object], expected: str) -> None:
+    fitting = load_experiment(ROOT / "experiments" / "ecg_only.py", variant)
+    with pytest.raises(ValueError, match=expected):
+        fitting.replace(changes)
