@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from ecgclip_jax.evaluation.registry import the_89
 from ecgclip_jax.text import code_tables
 from ecgclip_jax.text.code_tables import VOCABULARIES, TableError, code_rows, keys_of, read_table
 from ecgclip_jax.text.concepts import CONCEPT_TABLE_VERSION, CONCEPTS, codes_to_concepts, widened
 
 DATA = Path(code_tables.__file__).parent / "data"
-TABLES_SHA = {"2.2.0": "59b0f5e8c7f31cd6246899fe51c807a547d6ce1fcad5a95a89c13f8159df2489"}
+TABLES_SHA = {"2.2.1": "7bc299530378133309dd0dea3a1eae2d369e826431784f652a262a65decbea6a"}
 """Version → hash of all tables together. A changed table needs a new version; then its hash is written here."""
 
 
@@ -69,7 +70,9 @@ def test_only_form_statements_of_ptb_xl_are_excepted() -> None:
 
 
 def test_every_concept_can_be_stated() -> None:
-    assert all(any(concept.codes.values()) for concept in CONCEPTS.values())
+    """By a code, or by a task that reads it off a measurement."""
+    measured = {task.concept for task in the_89() if task.group == "echo"}
+    assert all(any(concept.codes.values()) or key in measured for key, concept in CONCEPTS.items())
 
 
 def test_one_finding_is_one_concept_in_every_vocabulary() -> None:
