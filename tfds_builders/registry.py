@@ -14,6 +14,7 @@ from tfds_builders.common.cohort import BuildError, Cohort
 
 BUILDERS: Final = (
     "synthetic_ecg",
+    "synthetic_hospitals",
     "ptb_xl",
     "mimic_iv_ecg",
     "mimic_iv_ecg_echo",

@@ -50,6 +50,24 @@ class SyntheticEcg(_Common):
 
 
 @dataclass
+class SyntheticHospitals(_Common):
+    """Make ten synthetic hospitals with echo, rare diseases and follow-up: one to train on, nine external ones.
+
+    Needs no data. An interrupted run goes on where it stopped; the same options give the same bytes.
+    """
+
+    size: int = 20_000
+    """About how many ECGs, over all splits; patients have one to five each."""
+    seed: int | None = None
+    """Another seed gives other patients of the same world; without it the frozen world's own."""
+    sampling: Literal["case_enriched", "source"] = "case_enriched"
+    """Patients with rare conditions more often, with sampling weights, or everybody."""
+    world: Literal["default", "unseen_targets", "device_linked"] = "default"
+    """A null world in which claims must fail: targets that no waveform shows, or a reduced ejection fraction tied to a
+    device inside and reversed outside. It gets a name of its own (synthetic_hospitals_WORLD)."""
+
+
+@dataclass
 class _FromFiles(_Common):
     source: Path | None = None
     """The cohort's folder as its publisher lays it out; without it an open PhysioNet project is downloaded, every file
@@ -252,6 +270,7 @@ class WfdbFolder(_FromFiles):
 ARGUMENTS: Mapping[str, type[_Common]] = MappingProxyType(
     {
         "synthetic_ecg": SyntheticEcg,
+        "synthetic_hospitals": SyntheticHospitals,
         "ptb_xl": PtbXl,
         "mimic_iv_ecg": MimicIvEcg,
         "mimic_iv_ecg_echo": MimicIvEcgEcho,

@@ -38,6 +38,19 @@ class Style:
     closings: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Words:
+    """What a language calls what every report may hold."""
+
+    abnormal: str
+    rate: str
+    pr: str
+    capitals: bool = False
+
+
+ENGLISH_WORDS = Words("Abnormal ECG", "rate", "PR")
+MACHINE_WORDS = Words("ABNORMAL ECG", "rate", "PR", capitals=True)
+
 STYLES: dict[str, Style] = {
     "clinical": Style(
         phrases="clinical",
@@ -135,16 +148,29 @@ def write_report(findings: Collection[str], measurements: Mapping[str, float], s
     """
     if style not in STYLES:
         raise KeyError(f"no report style {style!r}; there are {sorted(STYLES)}")
-    manner, rng = STYLES[style], np.random.default_rng(seed)
+    words = MACHINE_WORDS if style == "machine" else ENGLISH_WORDS
+    return compose_report(findings, measurements, STYLES[style], report_phrases(), words, seed)
+
+
+def compose_report(
+    findings: Collection[str],
+    measurements: Mapping[str, float],
+    manner: Style,
+    phrases: Mapping[str, Mapping[str, list[str]]],
+    words: Words,
+    seed: int,
+) -> str:
+    """A report in any manner; see `write_report`. `phrases` are as `report_phrases` has them."""
+    rng = np.random.default_rng(seed)
     noticed = _noticed(sorted(findings), manner, rng)
     described = rng.random() < manner.features
-    statements = [s for finding in noticed for s in _statements(finding, described, manner, rng)]
+    statements = [s for f in noticed for s in _statements(phrases[f], f, described, manner, words, rng)]
     if rng.random() < manner.measurements:
-        statements.insert(int(rng.integers(2)) * len(statements), _measured(measurements, style))
+        statements.insert(int(rng.integers(2)) * len(statements), _measured(measurements, words))
     if _NORMAL not in findings and rng.random() < _MARK_ABNORMAL:
-        statements.append("ABNORMAL ECG" if style == "machine" else "Abnormal ECG")
+        statements.append(words.abnormal)
     if not statements:
-        statements.append(_measured(measurements, style))
+        statements.append(_measured(measurements, words))
     if rng.random() < manner.boilerplate:
         statements.insert(0, _pick(manner.openings, rng))
     if rng.random() < manner.boilerplate:
@@ -163,9 +189,15 @@ def _noticed(findings: list[str], manner: Style, rng: np.random.Generator) -> li
     return sorted(order, key=lambda f: f not in _RHYTHMS) if rng.random() < _RHYTHM_FIRST else order
 
 
-def _statements(finding: str, described: bool, manner: Style, rng: np.random.Generator) -> list[str]:
+def _statements(
+    entry: Mapping[str, list[str]],
+    finding: str,
+    described: bool,
+    manner: Style,
+    words: Words,
+    rng: np.random.Generator,
+) -> list[str]:
     """The diagnosis, hedged or not, and perhaps what was seen; nothing where a concept is never named."""
-    entry = report_phrases()[finding]
     statements = []
     if entry[manner.phrases]:
         phrase = _pick(entry[manner.phrases], rng)
@@ -173,21 +205,21 @@ def _statements(finding: str, described: bool, manner: Style, rng: np.random.Gen
         statements.append(_pick(manner.hedges, rng).format(phrase) if hedged else phrase)
     if described and rng.random() < 0.7:
         feature = _pick(entry["features"], rng)
-        statements.append(feature.upper() if manner.phrases == "machine" else feature)
+        statements.append(feature.upper() if words.capitals else feature)
     return statements
 
 
-def _measured(measurements: Mapping[str, float], style: str) -> str:
+def _measured(measurements: Mapping[str, float], words: Words) -> str:
     """Some of the numbers a cart prints."""
     known = {name: round(v) for name, v in measurements.items() if not math.isnan(v)}
     parts = [
-        ("rate", "heart_rate_bpm", "/min"),
-        ("PR", "pr_ms", "ms"),
+        (words.rate, "heart_rate_bpm", "/min"),
+        (words.pr, "pr_ms", "ms"),
         ("QRS", "qrs_ms", "ms"),
         ("QTc", "qtc_ms", "ms"),
     ]
     line = ", ".join(f"{name} {known[key]} {unit}" for name, key, unit in parts if key in known)
-    return line.upper() if style == "machine" else line
+    return line.upper() if words.capitals else line
 
 
 def _pick(choices: Collection[str], rng: np.random.Generator) -> str:

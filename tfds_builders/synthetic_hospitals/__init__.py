@@ -1,0 +1,1 @@
+"""Ten synthetic hospitals: echo, rare diseases, risk factors and follow-up beside every ECG, all with known truth."""
