@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.bootstrap_coverage import bootstrap_coverage
 from benchmarks.common import environment
 from benchmarks.mimic_lookalike import mimic_lookalike
 from benchmarks.objective_proof import objectives
@@ -99,6 +100,7 @@ def _demo_run(variant: str, folder: Path, console: Console) -> Results:
 PROOFS: dict[str, Callable[[Path, Console], bool]] = {
     "demo_claims": demo_claims,
     "objectives": objectives,
+    "bootstrap_coverage": bootstrap_coverage,
     "mimic_lookalike": mimic_lookalike,
 }
 

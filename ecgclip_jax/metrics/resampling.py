@@ -9,7 +9,7 @@ memory does not grow with their number, and their values depend on (seed, number
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -101,20 +101,25 @@ def bootstrap_ranking(
 
 
 def bootstrap_sums(
-    values: Float[np.ndarray, "rows records"],
+    terms: Sequence[Callable[[], Float[np.ndarray, "rows records"]]],
     patient: Int[np.ndarray, "records"],
     n_patients: int,
     *,
     replicates: int,
     seed: int,
-) -> Float[np.ndarray, "rows draws"]:
+) -> list[Float[np.ndarray, "rows draws"]]:
     """Sums over records under patient draws (the same draws as `bootstrap_ranking` for the same seed).
 
     Every figure that is a function of sums has its draws from here: counts at a threshold, Brier, calibration bins.
+    Each of `terms` makes its own rows when asked, once per block of draws, so that they never stand side by side.
     """
-    sums = np.stack([np.bincount(patient, weights=row, minlength=n_patients) for row in values])
-    blocks = [sums @ block.astype(np.float64) for block in patient_draws(n_patients, replicates, seed)]
-    return np.concatenate(blocks, axis=1)
+    blocks: list[list[np.ndarray]] = [[] for _ in terms]
+    for block in patient_draws(n_patients, replicates, seed):
+        counts = block.astype(np.float64)
+        for found, make in zip(blocks, terms, strict=True):
+            rows = make()
+            found.append(np.stack([np.bincount(patient, weights=r, minlength=n_patients) for r in rows]) @ counts)
+    return [np.concatenate(found, axis=1) for found in blocks]
 
 
 def bootstrap_means(
@@ -126,7 +131,7 @@ def bootstrap_means(
 ) -> Float[np.ndarray, "rows draws"]:
     """Means over records under patient draws (the same draws as `bootstrap_ranking` for the same seed)."""
     rows = np.concatenate([values, np.ones((1, values.shape[1]))])
-    sums = bootstrap_sums(rows, patient, int(patient.max()) + 1, replicates=replicates, seed=seed)
+    (sums,) = bootstrap_sums([lambda: rows], patient, int(patient.max()) + 1, replicates=replicates, seed=seed)
     means: np.ndarray = np.full(sums[:-1].shape, np.nan)
     np.divide(sums[:-1], sums[-1], out=means, where=sums[-1] > 0)
     return means

@@ -98,8 +98,7 @@ def test_draws_of_sums_equal_figures_of_repeated_records() -> None:
         calibration.bin_terms(expit(logit), positive, edges, weight),
         calibration.newton_terms(logit, positive, weight),
     ]
-    draws = bootstrap_sums(np.concatenate(terms), patient, 200, replicates=40, seed=5)
-    squares, bins, newton = np.split(draws, [2, 2 + 15])
+    squares, bins, newton = bootstrap_sums([lambda t=t: t for t in terms], patient, 200, replicates=40, seed=5)
     fit = calibration.fit_recalibration(logit, positive, weight)
     intercept = calibration.calibration_intercept(logit, positive, weight)
     slopes, intercepts = calibration.newton_draws(fit.slope, intercept, newton)

@@ -131,7 +131,7 @@ def test_draws_at_a_threshold_equal_repeated_records_and_unknown_labels_do_not_c
     positive, score = _case(5, 60, 9)
     known, patient = np.arange(60) % 4 != 0, np.repeat(np.arange(20), 3)
     sums = threshold_sums(positive, score, 5.0, known=known)
-    draws = at_threshold(bootstrap_sums(sums, patient, 20, replicates=15, seed=1))
+    draws = at_threshold(bootstrap_sums([lambda: sums], patient, 20, replicates=15, seed=1)[0])
     (counts,) = patient_draws(20, 15, 1)
     for draw in range(15):
         rows = np.repeat(np.arange(60), counts[patient, draw])
