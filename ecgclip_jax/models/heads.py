@@ -28,13 +28,18 @@ class CurrentBatchNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "batch width"]) -> Float[Array, "batch width"]:
         """Each group to mean 0 and variance 1, then scale and bias."""
-        mean, var = group_moments(x[:, None, :], self.groups)
-        rows_per_group = x.shape[0] // self.groups
-        mean, factor = (
-            jnp.repeat(statistic, rows_per_group, axis=0)
-            for statistic in (mean, self.scale[...] * jax.lax.rsqrt(var + BATCH_NORM_EPSILON))
-        )
-        return ((x.astype(jnp.float32) - mean) * factor + self.bias[...]).astype(x.dtype)
+        return (standardised(x, self.groups) * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+def standardised(x: Float[Array, "batch width"], groups: int) -> Float[Array, "batch width"]:
+    """Each column to mean 0 and variance 1 within each of some contiguous groups of rows, float32."""
+    mean, var = group_moments(x[:, None, :], groups)
+    rows_per_group = x.shape[0] // groups
+    mean, factor = (
+        jnp.repeat(statistic, rows_per_group, axis=0) for statistic in (mean, jax.lax.rsqrt(var + BATCH_NORM_EPSILON))
+    )
+    normal: Array = (x.astype(jnp.float32) - mean) * factor
+    return normal
 
 
 class Projection(nnx.Module):
@@ -43,7 +48,7 @@ class Projection(nnx.Module):
     def __init__(
         self, spec: HeadSpec, width_in: int, width_out: int, *, bias: bool, norm_groups: int, rngs: nnx.Rngs
     ) -> None:
-        self.kind = spec.kind
+        self.kind, self.norm_output, self.groups = spec.kind, spec.norm_output, norm_groups
         if spec.kind == "none" and width_in != width_out:
             raise ValueError(
                 f"a head of kind 'none' cannot turn {width_in} into {width_out} dimensions: "
@@ -64,7 +69,8 @@ class Projection(nnx.Module):
         if self.kind == "mlp":
             return self.linear2(jax.nn.gelu(self.linear1(x), approximate=False))
         if self.kind == "mlp_norm":
-            return self.linear2(jax.nn.relu(self.norm(self.linear1(x))))
+            out = self.linear2(jax.nn.relu(self.norm(self.linear1(x))))
+            return standardised(out, self.groups).astype(x.dtype) if self.norm_output else out
         return x
 
 

@@ -80,3 +80,11 @@ class HeadSpec(Spec):
 
     kind: Literal["none", "linear", "mlp", "mlp_norm"] = "mlp"
     hidden: int = Field(256, ge=4)
+    norm_output: bool = False
+    """`mlp_norm` only: the output is normalised too, without scale and bias (MoCo-v3's code has it, BYOL has not)."""
+
+    @model_validator(mode="after")
+    def _norm_of_what(self) -> HeadSpec:
+        if self.norm_output and self.kind != "mlp_norm":
+            raise ValueError(f"norm_output belongs to heads of kind 'mlp_norm', not {self.kind!r}")
+        return self

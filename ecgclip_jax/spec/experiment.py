@@ -10,6 +10,7 @@ from ecgclip_jax.spec.base import Spec
 from ecgclip_jax.spec.encoders import BertSpec, ResNet1DSpec
 from ecgclip_jax.spec.objectives import FgClepSpec, InfoNCESpec, ObjectiveSpec, SigmoidSpec
 from ecgclip_jax.spec.signal import AugmentSpec, SignalSpec, ViewSpec
+from ecgclip_jax.spec.statements import TRAINING_KINDS, StatementKind
 
 
 class Source(Spec):
@@ -32,8 +33,11 @@ class DataSpec(Spec):
     report_field: Literal["report_clean", "report_raw"] = "report_clean"
     windows: Literal["first", "all"] = "first"
     """Of recordings longer than 10 s."""
+    statement_kinds: tuple[StatementKind, ...] = Field(TRAINING_KINDS, min_length=1)
+    """Which statements of a report the text tower reads; the others (by default comparisons with other tracings,
+    history, demographics and workflow) are taken out. All kinds together leave reports as they are, as MERL does."""
     min_report_words: int = Field(1, ge=0)
-    """Records whose report has fewer words are left out of training (counted in the index)."""
+    """Records whose report has fewer words of these kinds are left out of training (counted in the index)."""
     statement_keep_probability: float = Field(1.0, gt=0, le=1)
     """Chance of each statement of a report to reach the text tower in a step; one at least does, in random order.
     1 leaves reports whole, as MERL and ECGCLIP do. Below 1 is our choice: a zero-shot prompt is a single statement."""

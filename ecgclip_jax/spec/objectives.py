@@ -161,7 +161,10 @@ class BYOLSpec(_Objective):
 
 
 class MoCoSpec(_Objective):
-    """MoCo-v3 style contrast on two views: predictions against momentum keys of the batch, no queue."""
+    """MoCo-v3 style contrast on two views: predictions against momentum keys of the batch, no queue.
+
+    Heads as in MoCo-v3's code, both with a normalised output; their widths are ours.
+    """
 
     reads_text: ClassVar[bool] = False
     views: ClassVar[int] = 2
@@ -170,9 +173,9 @@ class MoCoSpec(_Objective):
     temperature: float = Field(0.2, gt=0)
     momentum: float = Field(0.99, ge=0, le=1)
     momentum_to_one: bool = True
-    projector: HeadSpec = HeadSpec(kind="mlp_norm", hidden=256)
+    projector: HeadSpec = HeadSpec(kind="mlp_norm", hidden=256, norm_output=True)
     projector_dim: int = Field(256, ge=4)
-    predictor: HeadSpec = HeadSpec(kind="mlp_norm", hidden=256)
+    predictor: HeadSpec = HeadSpec(kind="mlp_norm", hidden=256, norm_output=True)
 
 
 class SupervisedSpec(_Objective):

@@ -13,6 +13,7 @@ from ecgclip_jax.spec.encoders import BertSpec, ResNet1DSpec, TokenizerSpec
 from ecgclip_jax.spec.experiment import DataSpec, EvaluationSpec, Experiment, OptimizerSpec, RunSpec, Source
 from ecgclip_jax.spec.objectives import ObjectiveSpec
 from ecgclip_jax.spec.signal import LEADS_8, AugmentSpec, Bandpass, MainsNotch, SignalSpec
+from ecgclip_jax.spec.statements import STATEMENT_KINDS
 
 COHORT = "synthetic_ecg"
 
@@ -36,7 +37,8 @@ def demo_sized(
     frame = Experiment(
         name=name,
         summary=summary,
-        data=DataSpec(sources=(Source(cohort=COHORT),), batch_global=64),
+        # Whole reports, boilerplate included, as the figures in the notes were measured.
+        data=DataSpec(sources=(Source(cohort=COHORT),), batch_global=64, statement_kinds=STATEMENT_KINDS),
         signal=SignalSpec(
             name="demo_100hz",
             rate_hz=100,

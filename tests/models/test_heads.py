@@ -46,10 +46,10 @@ def test_merl_text_projection_has_the_published_size() -> None:
     assert parameter_count(params) == 262_656
 
 
-@pytest.mark.parametrize("groups", [1, 2])
-def test_mlp_norm_head_normalises_each_group_of_the_batch_by_itself(groups: int) -> None:
+@pytest.mark.parametrize(("groups", "norm_output"), [(1, False), (2, False), (2, True)])
+def test_mlp_norm_head_normalises_each_group_of_the_batch_by_itself(groups: int, norm_output: bool) -> None:
     x = np.random.default_rng(1).normal(size=(8, 6))
-    head = Head(HeadSpec(kind="mlp_norm", hidden=5), 6, 4, norm_groups=groups)
+    head = Head(HeadSpec(kind="mlp_norm", hidden=5, norm_output=norm_output), 6, 4, norm_groups=groups)
     params = jax.jit(head.init)(jax.random.key(0))
     assert parameter_count(params) == (6 * 5 + 5) + 2 * 5 + (5 * 4 + 4)
     params["norm"] = {"scale": jnp.arange(1.0, 6), "bias": jnp.linspace(-1, 1, 5)}
@@ -57,8 +57,16 @@ def test_mlp_norm_head_normalises_each_group_of_the_batch_by_itself(groups: int)
     parts = [(part - part.mean(0)) / np.sqrt(part.var(0) + 1e-5) for part in np.split(hidden, groups)]
     hidden = np.maximum(np.concatenate(parts) * params["norm"]["scale"] + params["norm"]["bias"], 0)
     expected = hidden @ params["linear2"]["kernel"] + params["linear2"]["bias"]
+    if norm_output:
+        parts = [(part - part.mean(0)) / np.sqrt(part.var(0) + 1e-5) for part in np.split(expected, groups)]
+        expected = np.concatenate(parts)
     found = jax.jit(head.apply)(params, jnp.asarray(x, jnp.float32))
     np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_only_a_normalising_head_has_a_normalised_output() -> None:
+    with pytest.raises(ValueError, match="belongs to heads of kind 'mlp_norm', not 'linear'"):
+        HeadSpec(kind="linear", norm_output=True)
 
 
 def test_micro_batches_of_an_mlp_norm_head_are_its_groups() -> None:
