@@ -12,6 +12,7 @@ from ecgclip_jax.spec.encoders import BertSpec, HeadSpec, ResNet1DSpec, Tokenize
 from ecgclip_jax.spec.experiment import DataSpec, EvaluationSpec, Experiment, OptimizerSpec, RunSpec, Source
 from ecgclip_jax.spec.objectives import InfoNCESpec, SigmoidSpec
 from ecgclip_jax.spec.signal import LEADS_8, AugmentSpec, Bandpass, MainsNotch, SignalSpec
+from ecgclip_jax.spec.statements import STATEMENT_KINDS
 
 COHORT = "synthetic_ecg"
 
@@ -21,7 +22,13 @@ def variants() -> dict[str, Experiment]:
     base = Experiment(
         name="demo",
         summary="Narrow ResNet-18 and a small BERT on synthetic ECGs of hospitals A and B",
-        data=DataSpec(sources=(Source(cohort=COHORT, split="train"),), batch_global=64, statement_keep_probability=0.4),
+        # Whole reports, boilerplate included: its claims were tested so.
+        data=DataSpec(
+            sources=(Source(cohort=COHORT, split="train"),),
+            batch_global=64,
+            statement_kinds=STATEMENT_KINDS,
+            statement_keep_probability=0.4,
+        ),
         signal=SignalSpec(
             name="demo_100hz",
             rate_hz=100,

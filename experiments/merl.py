@@ -12,6 +12,7 @@ from ecgclip_jax.spec.experiment import DataSpec, Experiment, OptimizerSpec, Run
 from ecgclip_jax.spec.objectives import InfoNCESpec
 from ecgclip_jax.spec.signal import merl
 from ecgclip_jax.spec.small import demo_sized
+from ecgclip_jax.spec.statements import STATEMENT_KINDS
 
 TEXT_MODEL = "ncbi/MedCPT-Query-Encoder"
 TRAIN_PAIRS = 756_259
@@ -29,7 +30,13 @@ def variants() -> dict[str, Experiment]:
         name="merl_released",
         summary="MERL ResNet-18 with the released code's settings",
         seed=42,
-        data=DataSpec(sources=(Source(cohort="mimic_iv_ecg"),), batch_global=1024, min_report_words=4),
+        # MERL reads reports whole.
+        data=DataSpec(
+            sources=(Source(cohort="mimic_iv_ecg"),),
+            batch_global=1024,
+            statement_kinds=STATEMENT_KINDS,
+            min_report_words=4,
+        ),
         signal=merl(),
         ecg_encoder=ResNet1DSpec(depth=18, norm_groups=8),
         text_encoder=BertSpec(

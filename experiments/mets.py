@@ -13,6 +13,7 @@ from ecgclip_jax.spec.experiment import DataSpec, Experiment, OptimizerSpec, Run
 from ecgclip_jax.spec.objectives import InfoNCESpec
 from ecgclip_jax.spec.signal import LEADS_12, SignalSpec
 from ecgclip_jax.spec.small import demo_sized, smoke
+from ecgclip_jax.spec.statements import STATEMENT_KINDS
 
 TEXT_MODEL = "emilyalsentzer/Bio_ClinicalBERT"
 
@@ -22,7 +23,7 @@ def variants() -> dict[str, Experiment]:
     base = Experiment(
         name="mets",
         summary="ResNet-18 against a frozen ClinicalBERT, linear heads",
-        data=DataSpec(sources=(Source(cohort="ptb_xl"),), batch_global=256),
+        data=DataSpec(sources=(Source(cohort="ptb_xl"),), batch_global=256, statement_kinds=STATEMENT_KINDS),
         signal=SignalSpec(name="mets_100hz", rate_hz=100, samples=1000, leads=LEADS_12, normalisation="zscore_lead"),
         ecg_encoder=ResNet1DSpec(depth=18, pooling="mean"),
         text_encoder=BertSpec(

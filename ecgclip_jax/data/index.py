@@ -29,6 +29,7 @@ from ecgclip_jax.data.sources import (
     open_cohort,
     strictest_access,
 )
+from ecgclip_jax.data.texts import REPORT_COLUMNS, Reports
 from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.spec.experiment import DataSpec, Source
 
@@ -75,8 +76,13 @@ class RunIndex:
 
     @cached_property
     def _text_of_record(self) -> list[str]:
-        own = self.column(self.data.report_field)
+        own = self.reports.texts(self.data)
         return [own[row] for row in self.report_row.tolist()]
+
+    @property
+    def reports(self) -> Reports:
+        """The records' own reports, in the run's order."""
+        return Reports(*(self.column(name) for name in REPORT_COLUMNS))
 
     @cached_property
     def texts(self) -> tuple[str, ...]:
@@ -183,6 +189,7 @@ class RunIndex:
             "cohorts": [{"name": c.name, "fingerprint": c.fingerprint} for c in self.cohorts],
             "weights": [s.weight for s in self.data.sources],
             "report_field": self.data.report_field,
+            "statement_kinds": sorted(self.data.statement_kinds),
             "windows": self.data.windows,
             "min_report_words": self.data.min_report_words,
             "null_world": self.data.null_world,
@@ -259,7 +266,8 @@ def select_records(
 ) -> tuple[Int32[np.ndarray, " rows"], dict[str, int]]:
     """Rows of a cohort's table that a run trains on, and how many were left out for which (first) reason."""
     least_words = data.min_report_words if reads_text else 0
-    n_words = np.asarray([len(text.split()) for text in table.column(data.report_field).to_pylist()], np.int64)
+    texts = Reports.of_table(table).texts(data) if least_words else [""] * table.num_rows
+    n_words = np.asarray([len(text.split()) for text in texts], np.int64)
     window = table.column("window_index").to_numpy()
     reasons = {
         "window_not_first": (window > 0) & (data.windows == "first"),

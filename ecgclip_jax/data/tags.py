@@ -16,8 +16,6 @@ from ecgclip_jax.contracts import TextRows, TextTokens
 from ecgclip_jax.data.batch import TokenTable, tokenize_texts
 from ecgclip_jax.data.index import RunIndex
 from ecgclip_jax.spec.errors import UserError
-from ecgclip_jax.text.reports import report_statements
-from ecgclip_jax.text.statements import split_statements
 from ecgclip_jax.text.tokenizer import TextTokenizer
 
 _STREAM = 4
@@ -45,7 +43,8 @@ def make_statement_table(index: RunIndex) -> StatementTable:
     Raises:
         UserError: no report of the run holds a statement.
     """
-    of_record = _statements_of_records(index)
+    own = index.reports.statements(index.data)
+    of_record = [own[row] for row in index.report_row.tolist()]
     texts = ("", *sorted({statement for statements in of_record for statement in statements}))
     if len(texts) == 1:
         raise UserError("data.texts_per_ecg is above 1, but no report of the run holds a statement")
@@ -59,15 +58,6 @@ def make_statement_table(index: RunIndex) -> StatementTable:
         first=np.concatenate([[0], np.cumsum(counts)]),
         row=np.fromiter((row[s] for statements in of_record for s in statements), np.int32, int(counts.sum())),
     )
-
-
-def _statements_of_records(index: RunIndex) -> list[tuple[str, ...]]:
-    raw = index.column("report_raw")
-    clean = raw if index.data.report_field == "report_raw" else index.column("report_clean")
-    split: dict[tuple[str, str], tuple[str, ...]] = {}
-    for key in set(zip(raw, clean, strict=True)):
-        split[key] = split_statements(key[0]) if index.data.report_field == "report_raw" else report_statements(*key)
-    return [split[raw[report], clean[report]] for report in index.report_row.tolist()]
 
 
 @dataclass(frozen=True, eq=False)

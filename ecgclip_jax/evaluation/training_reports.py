@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from ecgclip_jax.data.index import select_records
 from ecgclip_jax.data.sources import CohortError, open_cohort
+from ecgclip_jax.data.texts import Reports
 from ecgclip_jax.spec.experiment import DataSpec
 from ecgclip_jax.text.concepts import CONCEPTS
 from ecgclip_jax.text.report_writer import report_phrases
@@ -62,7 +63,7 @@ def read_training_reports(data: DataSpec, data_dir: str | Path) -> TrainingRepor
     except CohortError:
         return TrainingReports("", {}, None, data.null_world)
     tables = [s.table.take(pa.array(np.asarray(select_records(s.table, data)[0]))) for s in splits]
-    reports = [text for t in tables for text in t.column(data.report_field).to_pylist()]
+    reports = [text for t in tables for text in Reports.of_table(t).texts(data)]
     languages = Counter(name for t in tables for name in t.column("report_language").to_pylist())
     text = "\n".join(sorted(set(reports))).lower()
     synthetic = all(v.startswith("synthetic") for t in tables for v in t.column("label_vocabulary").to_pylist())

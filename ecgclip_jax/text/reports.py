@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import MappingProxyType
 from typing import Literal
 
+from ecgclip_jax.spec.statements import STATEMENT_KINDS, StatementKind
 from ecgclip_jax.text.abbreviations import expand_abbreviations
 from ecgclip_jax.text.languages import Language, guess_language
-from ecgclip_jax.text.statements import split_statements
+from ecgclip_jax.text.statements import split_statements, without_other_kinds
 
 __all__ = [
     "CleaningStyle",
@@ -26,6 +27,7 @@ __all__ = [
     "join_columns",
     "report_flags",
     "report_statements",
+    "training_report",
 ]
 
 CleaningStyle = Literal["plain", "merl", "ptb_xl", "mimic_iv_ecg"]
@@ -140,6 +142,13 @@ def report_statements(raw: str, clean: str) -> tuple[str, ...]:
     """
     lines = _findings_only(raw)
     return split_statements(lines if _if_any_word(_SPACES.sub(" ", lines).strip()) == clean else clean)
+
+
+def training_report(raw: str, clean: str, language: str, kinds: Collection[StatementKind]) -> str:
+    """The cleaned report without the statements of other kinds; as it is where there are none."""
+    if set(kinds) >= set(STATEMENT_KINDS):
+        return clean
+    return without_other_kinds(clean, report_statements(raw, clean), language, kinds)
 
 
 def report_flags(text: str) -> tuple[str, ...]:

@@ -13,16 +13,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import resources
-from typing import Any, Literal, cast, get_args
+from typing import Any, cast
 
-StatementKind = Literal["finding", "negated", "hedged", "comparison", "history", "demographics", "workflow", "untyped"]
-"""`finding`: what this tracing shows, at whatever degree; `negated`: that something is absent; `hedged`: in doubt;
-`comparison`: relation to another tracing; `history`: past, symptoms, drugs, indication; `demographics`: age, sex, size
-and judgements relative to them; `workflow`: signature, status, advice, a device about its own analysis; `untyped`:
-in a language without rules, so that nothing is known about it."""
-KINDS: tuple[StatementKind, ...] = get_args(StatementKind)
-TRAINING_KINDS: tuple[StatementKind, ...] = ("finding", "negated", "hedged", "untyped")
-"""What a text tower reads by default: what this tracing shows, and what nothing is known about."""
+from ecgclip_jax.spec.statements import STATEMENT_KINDS, TRAINING_KINDS, StatementKind
+
+KINDS = STATEMENT_KINDS
 TYPED_LANGUAGES = ("en", "de")
 
 _SPACES = re.compile(r"\s+")
@@ -86,9 +81,26 @@ def type_statements(report: str, language: str) -> tuple[Statement, ...]:
 
 def training_text(report: str, language: str, kinds: Collection[StatementKind] = TRAINING_KINDS) -> str:
     """The statements of the given kinds, joined by ". "; a report of which nothing is left out is returned as it is."""
-    typed = type_statements(report, language)
-    kept = [statement.text for statement in typed if statement.kind in kinds]
-    return report if len(kept) == len(typed) else ". ".join(kept)
+    return without_other_kinds(report, split_statements(report), language, kinds)
+
+
+def of_kinds(statements: tuple[str, ...], language: str, kinds: Collection[StatementKind]) -> tuple[str, ...]:
+    """Those of a report's statements, in its order, that are of the given kinds."""
+    if set(kinds) >= set(KINDS):
+        return statements
+    return tuple(statement.text for statement in _typed(statements, language) if statement.kind in kinds)
+
+
+def without_other_kinds(
+    report: str, statements: tuple[str, ...], language: str, kinds: Collection[StatementKind]
+) -> str:
+    """A report whose statements are known, without those of other kinds, ending in a full stop if it did; the report
+    itself if there are none of these.
+    """
+    kept = of_kinds(statements, language, kinds)
+    if len(kept) == len(statements):
+        return report
+    return ". ".join(text.rstrip(" ,:") for text in kept) + ("." if kept and report.rstrip().endswith(".") else "")
 
 
 def _typed(statements: tuple[str, ...], language: str) -> Iterator[Statement]:

@@ -18,6 +18,7 @@ from ecgclip_jax.data.pipeline import TrainPipeline
 from ecgclip_jax.data.tags import StatementTable, draw_rows, make_statement_table
 from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.spec.experiment import DataSpec, Source
+from ecgclip_jax.spec.statements import STATEMENT_KINDS
 from ecgclip_jax.text.tokenizer import encode_texts, train_wordpiece
 
 REPORTS = (
@@ -153,7 +154,7 @@ def test_lines_of_a_machines_report_are_statements_though_cleaning_joined_them(t
     write_cohort(tmp_path, {"train": [record, tiny_record(1, report_raw=raw, report_clean="sinus rhythm. left axis.")]})
     table = make_statement_table(make_index(tmp_path))
     assert table.texts == ("", "LEFT AXIS DEVIATION", "SINUS RHYTHM", "left axis", "sinus rhythm")
-    raw_table = make_statement_table(make_index(tmp_path, report_field="report_raw"))
+    raw_table = make_statement_table(make_index(tmp_path, report_field="report_raw", statement_kinds=STATEMENT_KINDS))
     assert "UNCONFIRMED REPORT" in raw_table.texts
 
 
