@@ -243,6 +243,8 @@ def _reports(audit: Mapping[str, Any]) -> Section:
     facts = [
         (_words(name), _number(reports[name])) for name in ("empty", "boilerplate_only", "distinct_after_cleaning")
     ]
+    if languages and not rows:
+        facts.append(("leakage gauge", "not taken: too few patients with a report for a classifier to be tested on"))
     return Section("Reports", facts=[*facts, ("languages", languages or "no report")], blocks=blocks)
 
 

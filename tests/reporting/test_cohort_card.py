@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -69,6 +70,21 @@ def test_a_private_card_holds_no_waveform_text_or_id(data_dir: Path) -> None:
     assert "&lt;10" in page
     assert "Access class private" in page
     assert "Other counts than published: records" in page
+
+
+def test_what_reports_give_away_is_on_the_card(data_dir: Path, tmp_path: Path) -> None:
+    assert "not taken: too few patients" in (data_dir / "ptb_xl" / "1.0.3" / "card.html").read_text()
+    folder = Path(shutil.copytree(data_dir / "ptb_xl" / "1.0.3", tmp_path / "ptb_xl" / "1.0.3"))
+    audit = json.loads((folder / "audit.json").read_text())
+    told = {"target": "hospital", "n_reports": 700, "n_patients": 400, "classes": ["north", "south"], "too_few": ""}
+    measured = {"accuracy": 0.97, "accuracy_majority": 0.61, "auroc": 0.989, "auroc_sd": 0.012, "telling": ["msec"]}
+    untold = {"target": "sex", "n_reports": 700, "n_patients": 400, "classes": [], "too_few": "0 classes of 30"}
+    audit["leakage"] = [told | measured, untold | dict.fromkeys(measured) | {"telling": []}]
+    (folder / "audit.json").write_text(json.dumps(audit))
+    page = write_card(folder).read_text()
+    for word in ("Leakage gauge", "north, south", "0.99 ± 0.01", "(0.61)", "msec", "0 classes of 30"):
+        assert word in page, word
+    assert "not taken" not in page
 
 
 def test_shared_recordings_are_loud(data_dir: Path) -> None:
