@@ -56,6 +56,8 @@ def test_records_are_what_the_generator_draws(folder: Path) -> None:
         assert set(row["label_codes"]) == truth
         assert row["mains_hz"] == hospital.mains_hz
         assert row["device"] == batch.device[i]
+        measured = dict(zip(row["measurement_names"], row["measurement_values"], strict=True))
+        assert measured == {name: v[i] for name, v in batch.measurements.items() if not np.isnan(v[i])}
         source = json.loads(row["source_row"])
         assert set(source["targets"]) == set(TARGETS)
         assert set(source["latent"]) == set(batch.latent)

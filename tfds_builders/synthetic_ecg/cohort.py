@@ -46,7 +46,7 @@ WORLDS: Mapping[WorldName, WorldSpec] = MappingProxyType(
 
 FACTS = CohortFacts(
     name="synthetic_ecg",
-    version="1.1.0",
+    version="1.2.0",
     access="open",
     licence="Apache License 2.0",
     homepage="",
@@ -155,6 +155,7 @@ def _outcome(batch: SyntheticBatch, i: int, hospital: Hospital, number: int, spl
         sex="female" if batch.sex[i] == "female" else "male",
         clinical=Clinical(**{name: float(values[i]) for name, values in batch.clinical.items()}),
         report=_report(batch, i, hospital),
+        measurements=tuple((name, float(v[i])) for name, v in batch.measurements.items() if not math.isnan(v[i])),
         labels=tuple((code, _STATED) for code in (*_found(batch.findings[i]), *_true_targets(batch, i))),
         site=hospital.name,
         device=batch.device[i],
