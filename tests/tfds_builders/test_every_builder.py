@@ -18,7 +18,7 @@ from tfds_builders.common.cohort import BuildError
 from tfds_builders.registry import BUILDERS, DECLARED, make_cohort
 
 ROOT = Path(tfds_builders.__file__).parent
-FROM_FILES = tuple(name for name in BUILDERS if name != "synthetic_ecg")
+FROM_FILES = tuple(name for name in BUILDERS if not name.startswith("synthetic_"))
 OWN = ("table_folder", "wfdb_folder")
 """A user's own cohorts, whose citation is theirs."""
 ACCESS = {"open", "registered", "credentialed", "private"}
