@@ -30,12 +30,14 @@ from ecgclip_jax.evaluation.embedding import (
     embed_texts,
     split_name,
 )
+from ecgclip_jax.evaluation.operating import fit_operating_points, operating_rows, save_operating_points
+from ecgclip_jax.evaluation.permuted_labels import permuted_labels
 from ecgclip_jax.evaluation.predictions import save_predictions
 from ecgclip_jax.evaluation.protocols.linear_probe import LinearProbe, ProbeData, fit_probe
 from ecgclip_jax.evaluation.protocols.retrieval import ecg_to_text, text_to_ecg
 from ecgclip_jax.evaluation.protocols.zero_shot import prompt_matrix, zero_shot_scores
 from ecgclip_jax.evaluation.results import Exclusion, ResultRow, Results, suppress_small_cells
-from ecgclip_jax.evaluation.scoring import Arm, Scored, TestSplit, permuted_labels, ranking_rows, retrieval_rows
+from ecgclip_jax.evaluation.scoring import Arm, Scored, TestSplit, ranking_rows, retrieval_rows
 from ecgclip_jax.evaluation.selection import Overlapping, choose_rows, require_disjoint
 from ecgclip_jax.evaluation.tasks import (
     LABEL_SETTING,
@@ -143,6 +145,8 @@ def evaluate(
     splits = _embed_all(opened, rows, found, concepts, models, store, run, batch, show_progress)
     with run.stage("linear probe"):
         probes = _fit_probes(splits["train"], splits["validation"], arms, run)
+        points = fit_operating_points([(s.labels, _probe_scores(s, probes, arms)) for s in splits["validation"]])
+        save_operating_points(points, folder)
     with run.stage("zero-shot prompts"):
         vectors = {
             name: prompt_matrix(concepts, prompts.prompts, lambda texts, m=m: np.asarray(m.encode_text(texts)))
@@ -157,6 +161,7 @@ def evaluate(
         _check_permutation(split, scored, run)
         with run.stage("ranking metrics and bootstrap"):
             table_rows += ranking_rows(test, scored)
+            table_rows += operating_rows(test, scored, points)
         with run.stage("retrieval"):
             table_rows += _retrieval(split, test, models, arms, store) if reads_text else []
         save_predictions(folder, split_name(split.opened), split.table, test, scored, keep)

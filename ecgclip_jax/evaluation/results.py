@@ -28,8 +28,10 @@ class Exclusion(StrEnum):
     NO_NEGATIVE_IN_TEST = "no_negative_in_test"
     FEW_TEST_POSITIVES = "few_test_positives"
     ONE_CLASS_IN_TRAINING = "one_class_in_training"
+    ONE_CLASS_IN_VALIDATION = "one_class_in_validation"
     NO_PROMPT = "no_prompt"
     SCORES_NOT_FINITE = "scores_not_finite"
+    NOT_DEFINED = "not_defined_by_the_data"
     FEW_LABELS = "few_labels_for_a_macro_mean"
     SMALL_CELL = "small_cell_suppressed"
 

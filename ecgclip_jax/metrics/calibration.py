@@ -135,17 +135,18 @@ def fit_temperature(
 def newton_terms(
     logit: Float[np.ndarray, "records"],
     positive: Bool[np.ndarray, "records"],
+    fit: Recalibration,
+    intercept: float,
     weight: Float[np.ndarray, "records"] | None = None,
 ) -> Float[np.ndarray, "7 records"]:
-    """Gradient and curvature of each record at the fits on all of them, for `newton_draws`.
+    """Gradient and curvature of each record at the two fits on all of them, for `newton_draws`.
 
     Rows: gradient (intercept, slope) and curvature (intercept, mixed, slope) of the recalibration; gradient and
     curvature of the intercept alone.
     """
-    counts, fit = _weights(weight, len(positive)), fit_recalibration(logit, positive, weight)
-    probability = expit(fit.apply(logit))
+    counts, probability = _weights(weight, len(positive)), expit(fit.apply(logit))
     error, curvature = counts * (probability - positive), counts * probability * (1 - probability)
-    alone = expit(logit + calibration_intercept(logit, positive, weight))
+    alone = expit(logit + intercept)
     return np.stack(
         [
             error,

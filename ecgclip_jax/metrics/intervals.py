@@ -14,8 +14,7 @@ from typing import Final, Literal
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import expit, logit
-from scipy.stats import t as student
+from scipy.special import expit, logit, stdtrit
 
 Scale = Literal["share", "positive", "any"]
 _DIRECTIONS: Final = 721
@@ -83,7 +82,7 @@ def corrected_interval(
 
 def _reach(n: int, level: float) -> float:
     """Standard deviations to either side."""
-    return float(np.sqrt(n / (n - 1)) * student.ppf((1 + level) / 2, n - 1))
+    return float(np.sqrt(n / (n - 1)) * stdtrit(n - 1, (1 + level) / 2))
 
 
 def _scaled(values: Float[np.ndarray, "values"], scale: Scale, nearest: float) -> Float[np.ndarray, "values"]:
@@ -163,6 +162,6 @@ def seed_interval(
     if spread == 0:
         return Interval(mean, mean, discarded)
     freedom = spread**2 / (patients**2 / (n - 1) + seeds**2 / (len(values) - 1))
-    half = float(np.sqrt(spread) * student.ppf((1 + level) / 2, freedom))
+    half = float(np.sqrt(spread) * stdtrit(freedom, (1 + level) / 2))
     centre = 2 * mean - float(defined.mean())
     return Interval(min(centre - half, mean), max(centre + half, mean), discarded)

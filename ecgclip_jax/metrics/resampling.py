@@ -15,8 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
-from ecgclip_jax.metrics.ranking import RANKING_METRICS, SortedColumn, sort_column, weighted_metrics
+from ecgclip_jax.metrics.ranking import SortedColumn, sort_column, weighted_metrics
 
+Figures = Callable[[SortedColumn, np.ndarray], np.ndarray]
+"""Of a column under weights `[units, lanes]`: figures `[metrics, lanes]`."""
 BLOCK = 250
 """Draws held at a time: 100,000 patients x 250 draws are 25 MB."""
 
@@ -77,15 +79,17 @@ def bootstrap_ranking(
     *,
     replicates: int,
     seed: int,
-    prevalences: Sequence[float] = (),
+    figures: Figures = weighted_metrics,
     stratum: Int[np.ndarray, "patients"] | None = None,
 ) -> Float[np.ndarray, "columns metrics draws"]:
-    """`RANKING_METRICS` and average precision at `prevalences` of each column under the same patient draws.
+    """`figures` (`RANKING_METRICS` by default) of each column under the same patient draws; NaN where undefined.
 
     `column.unit` must be the record's patient, 0 … n_patients - 1. With `stratum` draws keep the number of patients per
-    stratum. Undefined figures are NaN. Columns run on all cores: the kernel holds no GIL.
+    stratum. Columns run on all cores: the kernels hold no GIL.
     """
-    result = np.empty((len(columns), len(RANKING_METRICS) + len(prevalences), replicates))
+    one = np.ones((n_patients, 1), np.uint8)
+    n_figures = len(figures(columns[0], one)) if columns else 0
+    result = np.empty((len(columns), n_figures, replicates))
     blocks = patient_draws(n_patients, replicates, seed)
     if stratum is not None:
         blocks = stratified_draws(stratum, replicates, seed)
@@ -93,8 +97,7 @@ def bootstrap_ranking(
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         for block in blocks:
             lanes = slice(done, done + block.shape[1])
-            metrics = pool.map(lambda column, b=block: weighted_metrics(column, b, prevalences), columns)
-            for index, found in enumerate(metrics):
+            for index, found in enumerate(pool.map(figures, columns, [block] * len(columns))):
                 result[index, :, lanes] = found
             done += block.shape[1]
     return result

@@ -93,14 +93,14 @@ def test_draws_of_sums_equal_figures_of_repeated_records() -> None:
     logit, positive, weight = _case(3, 400)
     patient = np.repeat(np.arange(200), 2)
     edges = calibration.equal_mass_edges(expit(logit), 5)
+    fit = calibration.fit_recalibration(logit, positive, weight)
+    intercept = calibration.calibration_intercept(logit, positive, weight)
     terms = [
         calibration.brier_terms(expit(logit), positive, weight),
         calibration.bin_terms(expit(logit), positive, edges, weight),
-        calibration.newton_terms(logit, positive, weight),
+        calibration.newton_terms(logit, positive, fit, intercept, weight),
     ]
     squares, bins, newton = bootstrap_sums([lambda t=t: t for t in terms], patient, 200, replicates=40, seed=5)
-    fit = calibration.fit_recalibration(logit, positive, weight)
-    intercept = calibration.calibration_intercept(logit, positive, weight)
     slopes, intercepts = calibration.newton_draws(fit.slope, intercept, newton)
     (counts,) = patient_draws(200, 40, 5)
     refits = []

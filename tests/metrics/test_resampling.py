@@ -110,7 +110,7 @@ def test_stratified_draws_keep_the_positives_and_models_share_them(monkeypatch: 
     assert whole.max() > 1
     monkeypatch.setattr(resampling, "BLOCK", 7)
     columns = [sort_column(positive, s) for s in (score, np.exp(score))]
-    draws = bootstrap_ranking(columns, n, replicates=40, seed=6, stratum=strata, prevalences=(0.2,))
+    draws = bootstrap_ranking(columns, n, replicates=40, seed=6, stratum=strata)
     assert np.array_equal(draws[0], draws[1])
     for draw in range(40):
         rows = np.repeat(np.arange(n), whole[:, draw])

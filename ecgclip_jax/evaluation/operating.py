@@ -1,0 +1,206 @@
+"""Thresholds and temperature fitted on validation, stored with the model, and what they do on a test split.
+
+Only the logits of a linear probe have them: zero-shot similarities are no probabilities. The threshold of each label is
+the one of largest sensitivity + specificity - 1 (Youden; ours: it needs no target). One temperature serves all labels
+of a model, because a label of few validation positives cannot choose its own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.special import expit
+
+from ecgclip_jax.data.labels import Labels
+from ecgclip_jax.evaluation.results import Exclusion, ResultRow
+from ecgclip_jax.evaluation.scoring import (
+    NO_ESTIMATE,
+    ClassCounts,
+    Scored,
+    TestSplit,
+    class_counts,
+    estimate_columns,
+    label_columns,
+    row_identity,
+)
+from ecgclip_jax.evaluation.tasks import exclusions
+from ecgclip_jax.metrics import calibration
+from ecgclip_jax.metrics.intervals import Scale, corrected_interval
+from ecgclip_jax.metrics.resampling import bootstrap_sums
+from ecgclip_jax.metrics.thresholds import AtThreshold, Rule, at_threshold, fit_threshold, threshold_sums
+
+PROTOCOL: Final = "linear_probe"
+RULE: Final[Rule] = "youden"
+FILE: Final = "operating_points.json"
+SCALES: Final[Mapping[str, Scale]] = {
+    "sensitivity": "share",
+    "specificity": "share",
+    "ppv": "share",
+    "alerts_per_1000": "positive",
+    "brier": "share",
+    "expected_calibration_error": "share",
+    "calibration_slope": "any",
+    "calibration_intercept": "any",
+}
+"""Figures of a label at its threshold and of its calibrated probabilities, and the scales of their intervals."""
+
+
+@dataclass(frozen=True)
+class OperatingPoints:
+    """Of one model's probe; labels that validation could not define have no threshold."""
+
+    temperature: float
+    thresholds: Mapping[str, float]
+    """Per concept, on logits before the temperature."""
+
+
+def fit_operating_points(validation: Sequence[tuple[Labels, Sequence[Scored]]]) -> dict[str, OperatingPoints]:
+    """Points of every arm from its probe's scores on the validation splits; never sees a test split."""
+    if not validation:
+        return {}
+    concepts = validation[0][0].concepts
+    positive, known = (
+        np.concatenate([getattr(labels, part) for labels, _ in validation]) for part in ("positive", "known")
+    )
+    points = {}
+    for index, first in enumerate(validation[0][1]):
+        scores = np.concatenate([scored[index].scores for _, scored in validation]).astype(np.float64)
+        usable = known & np.isfinite(scores)
+        thresholds = {
+            concept: fit_threshold(positive[rows, label], scores[rows, label], RULE)
+            for label, (concept, rows) in enumerate(zip(concepts, usable.T, strict=True))
+        }
+        defined = {concept: t for concept, t in thresholds.items() if math.isfinite(t)}
+        points[first.arm.name] = OperatingPoints(calibration.fit_temperature(scores, positive, usable), defined)
+    return points
+
+
+def save_operating_points(points: Mapping[str, OperatingPoints], folder: Path) -> Path:
+    """Write `operating_points.json`: per model the temperature, and per concept the threshold."""
+    content = {
+        "rule": RULE,
+        "models": {
+            name: {
+                "temperature": p.temperature if math.isfinite(p.temperature) else None,
+                "thresholds": dict(p.thresholds),
+            }
+            for name, p in points.items()
+        },
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / FILE
+    path.with_suffix(".part").write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+    path.with_suffix(".part").replace(path)
+    return path
+
+
+def operating_rows(
+    split: TestSplit, scored: Sequence[Scored], points: Mapping[str, OperatingPoints]
+) -> list[ResultRow]:
+    """Rows per label of every arm that has points: what its threshold does, and how true its probabilities are."""
+    counts, rows = class_counts(split), list[ResultRow]()
+    for own in scored:
+        if own.protocol != PROTOCOL or own.arm.name not in points:
+            continue
+        chosen, excluded = points[own.arm.name], dict(own.excluded) | exclusions(split.labels, split.min_positives)
+        for concept in split.labels.concepts:
+            if concept not in chosen.thresholds:
+                excluded.setdefault(concept, Exclusion.ONE_CLASS_IN_VALIDATION)
+        labels = [_Label(split, own, i, chosen) for i, c in enumerate(split.labels.concepts) if c not in excluded]
+        sums = bootstrap_sums(
+            [label.terms for label in labels],
+            split.patient,
+            split.n_patients,
+            replicates=split.replicates,
+            seed=split.seed,
+        )
+        measured = dict(zip([label.index for label in labels], zip(labels, sums, strict=True), strict=True))
+        for index, concept in enumerate(split.labels.concepts):
+            figures = measured[index][0].figures(measured[index][1]) if index in measured else {}
+            rows += _rows(split, own, index, counts[index], figures, excluded.get(concept), chosen)
+    return rows
+
+
+_Figures = Mapping[str, tuple[float, Float[np.ndarray, "draws"]]]
+
+
+def _rows(
+    split: TestSplit,
+    own: Scored,
+    label: int,
+    counts: ClassCounts,
+    figures: _Figures,
+    reason: Exclusion | None,
+    chosen: OperatingPoints,
+) -> Iterator[ResultRow]:
+    concept = split.labels.concepts[label]
+    note = ""
+    if reason is None:
+        note = f"{RULE} threshold {chosen.thresholds[concept]:.4g} on logits, temperature {chosen.temperature:.3g}"
+    columns = row_identity(split, own.arm, None, own.protocol) | label_columns(split, label, counts) | {"note": note}
+    for metric, scale in SCALES.items():
+        estimate, excluded = dict(NO_ESTIMATE), reason
+        if reason is None:
+            value, draws = figures[metric]
+            if math.isfinite(value):
+                interval = corrected_interval(value, draws, counts.n_fewer, scale=scale, nearest=counts.nearest)
+                estimate = estimate_columns(value, interval)
+            else:
+                excluded = Exclusion.NOT_DEFINED
+        chance = counts.prevalence if metric == "ppv" else math.nan
+        yield ResultRow(
+            **columns | estimate | {"metric": metric, "chance": chance, "excluded": str(excluded) if excluded else ""}
+        )
+
+
+class _Label:
+    """One label's known records under one arm: terms of sums over all records, and figures of the sums."""
+
+    def __init__(self, split: TestSplit, own: Scored, index: int, chosen: OperatingPoints) -> None:
+        self.index = index
+        self.rows: Bool[np.ndarray, "records"] = split.labels.known[:, index]
+        self.positive = split.labels.positive[self.rows, index]
+        self.score = own.scores[self.rows, index].astype(np.float64)
+        self.logit = self.score / chosen.temperature
+        self.threshold = chosen.thresholds[split.labels.concepts[index]]
+        self.weight = None if split.sampling is None else split.sampling[self.rows]
+        self.edges = calibration.equal_mass_edges(expit(self.logit))
+        self.fit = calibration.fit_recalibration(self.logit, self.positive, self.weight)
+        self.intercept = calibration.calibration_intercept(self.logit, self.positive, self.weight)
+
+    def terms(self) -> Float[np.ndarray, "terms records"]:
+        """What each record adds to the sums; unknown labels add nothing."""
+        probability = expit(self.logit)
+        known = np.concatenate(
+            [
+                threshold_sums(self.positive, self.score, self.threshold, weight=self.weight),
+                calibration.brier_terms(probability, self.positive, self.weight),
+                calibration.newton_terms(self.logit, self.positive, self.fit, self.intercept, self.weight),
+                calibration.bin_terms(probability, self.positive, self.edges, self.weight),
+            ]
+        )
+        terms = np.zeros((len(known), len(self.rows)))
+        terms[:, self.rows] = known
+        return terms
+
+    def figures(self, draws: Float[np.ndarray, "terms draws"]) -> _Figures:
+        """Each figure of `SCALES`: its value on all records and under the draws."""
+        sums = np.concatenate([self.terms().sum(axis=1, keepdims=True), draws], axis=1)
+        called, (errors, weights), newton, bins = np.split(sums, [4, 6, 13])
+        # The sums over all records are a draw, too: there the step is none, and the fits themselves come out.
+        slopes, intercepts = calibration.newton_draws(self.fit.slope, self.intercept, newton)
+        with np.errstate(invalid="ignore"):
+            named = dict(zip(AtThreshold._fields, at_threshold(called), strict=True)) | {
+                "brier": errors / weights,
+                "expected_calibration_error": calibration.calibration_error(bins),
+                "calibration_slope": slopes,
+                "calibration_intercept": intercepts,
+            }
+        return {metric: (float(values[0]), values[1:]) for metric, values in named.items()}
