@@ -17,6 +17,7 @@ from ecgclip_jax.text.statements import split_statements
         ("ST depression of 0.2 mV in V4. QRS .12 s", ("ST depression of 0.2 mV in V4", "QRS .12 s")),
         ("Long QT. long qt. Normal", ("Long QT", "Normal")),
         ("12. 4.46 . Rate 72", ("Rate 72",)),
+        ("Non-specific terminal T wave inversion", ("Non-specific terminal T wave inversion",)),
         ("  \n ", ()),
         ("", ()),
     ],
