@@ -64,7 +64,8 @@ _LETTER = re.compile(r"[^\W\d_]")
 
 def _repair_characters(text: str) -> str:
     text = unicodedata.normalize("NFC", text)
-    text = "".join(" " if unicodedata.category(c) in _INVISIBLE and c != "\n" else c for c in text)
+    if not text.replace("\n", "").isprintable():  # no invisible character is; most reports have none
+        text = "".join(" " if unicodedata.category(c) in _INVISIBLE and c != "\n" else c for c in text)
     text = _LOST_UMLAUT.sub(lambda m: m.group().replace("#", "ü"), text)
     # Lower-cased by a tool that knew ASCII only ("mÄssige"): finish what it began.
     return text if re.search("[A-Z]", text) else text.lower()
