@@ -21,7 +21,8 @@ FLOORS = {
     "reporting": 5, "serving": 6, "cli": 7,
 }  # fmt: skip
 JAX_FREE = ("spec", "text", "data/sources.py", "signal/leads.py", "signal/record.py", "signal/readers.py",
-            "signal/wfdb_fast.py", "signal/storage.py", "signal/quality.py", "signal/synthesis")  # fmt: skip
+            "signal/wfdb_fast.py", "signal/storage.py", "signal/quality.py", "signal/synthesis",
+            "signal/hospitals")  # fmt: skip
 
 
 def imported_modules(path: Path) -> set[str]:

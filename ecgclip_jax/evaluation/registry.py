@@ -200,6 +200,17 @@ def codes_in_use(database: str) -> frozenset[str] | None:
 
 
 @cache
+def exclusion_codes(rule: ExclusionRule, vocabulary: str) -> frozenset[str]:
+    """Codes of a vocabulary that put a record under an exclusion; none where it cannot tell."""
+    return frozenset(
+        code
+        for row in _table("task_exclusions.csv")
+        if (row["exclusion"], row["vocabulary"]) == (rule, vocabulary)
+        for code in row["codes"].split()
+    )
+
+
+@cache
 def registry_fingerprint() -> str:
     """SHA-256 (16 hex digits) of all tables: other rules are another evaluation."""
     folder = resources.files("ecgclip_jax.evaluation") / "data"
