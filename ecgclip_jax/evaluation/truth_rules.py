@@ -99,8 +99,6 @@ def parse_rule(text: str) -> Rule:
 def _threshold(text: str) -> Threshold:
     found = _THRESHOLD.fullmatch(text)
     if found is None or found[4] not in (None, found[2]):
-        raise RegistryError(
-            f"task_truth.csv: no rule is {text!r}; evaluation/truth_rules.py tells the forms"
-        )
+        raise RegistryError(f"task_truth.csv: no rule is {text!r}; evaluation/truth_rules.py tells the forms")
     value = float(found[3])
     return Threshold(tuple(found[1].split("/")), found[2], value, float(found[5] or value))
