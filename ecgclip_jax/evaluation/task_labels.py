@@ -219,8 +219,10 @@ class _Reader:
         return self._any_code(lambda k: not self._keys[k].isdisjoint(codes))
 
     def _beyond(self, rule: Threshold) -> _Truths:
-        there = [self._split.numbers(name) for name in rule.measurements if name in self._split.numeric_names]
-        value = np.round(np.fmax.reduce(there), _DECIMALS)
+        value = np.full(len(self._split), np.nan)
+        for name in set(rule.measurements) & self._split.numeric_names:
+            value = np.fmax(value, self._split.numbers(name))
+        value = np.round(value, _DECIMALS)
         threshold = np.where(self._female, rule.value_female, rule.value)
         known = np.isfinite(value)
         if rule.value != rule.value_female:
