@@ -30,7 +30,7 @@ SHIFTS: Final = (1.0, 2.0, 3.0)
 WEAKER: Final = 0.7
 """By how much the second model's positives are moved less."""
 MACRO_SHIFTS: Final = tuple(np.linspace(1.0, 3.0, 10))
-WORLDS, DRAWS = 500, 1_000
+WORLDS, DRAWS = 400, 500
 NOMINAL, LEAST = 0.95, 0.90
 
 

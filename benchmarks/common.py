@@ -270,9 +270,11 @@ def write_json(path: Path, reports: Sequence[Report]) -> None:
 
 
 def main(run: Callable[[bool], Report], description: str | None, argv: Sequence[str] | None = None) -> None:
-    """Command line of one benchmark: `--quick`, `--json FILE`."""
+    """Command line of one benchmark: `--quick` or `--full`, `--json FILE`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a few short rounds: seconds instead of minutes")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--quick", action="store_true", help="a few short rounds: seconds instead of minutes")
+    form.add_argument("--full", action="store_true", help="the whole size, in minutes (the default)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write samples, facts and environment")
     arguments = parser.parse_args(argv)
     report = run(arguments.quick)

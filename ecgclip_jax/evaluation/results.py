@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -166,7 +166,7 @@ def _json_row(row: ResultRow) -> dict[str, Any]:
 
 
 def _without_nan(row: ResultRow) -> dict[str, Any]:
-    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(row).items()}
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in vars(row).items()}
 
 
 def reasons(excluded: Iterable[tuple[str, str]]) -> str:

@@ -21,7 +21,9 @@ from jaxtyping import Array, Bool, Float, Int
 MEMORY = 8
 """Curvature pairs kept by L-BFGS."""
 MAX_ITERATIONS = 300
-TOLERANCE = 1e-7
+_FLAT = 1e-12
+"""Share of the largest variance below which an axis is rounding."""
+TOLERANCE = 1e-6
 """A column has converged when the decrease that its next step promises is below this share of its objective."""
 
 
@@ -40,14 +42,22 @@ class Rotation:
         return rotated
 
 
-def fit_rotation(features: Float[np.ndarray, "records width"]) -> Rotation:
-    """Standardisation (unit variance) and principal axes of training features."""
+def fit_rotation(
+    features: Float[np.ndarray, "records width"], spread: Float[np.ndarray, "width"] | None = None
+) -> Rotation:
+    """Standardisation and principal axes of training features; axes along which they do not vary are left out.
+
+    With few labelled records `spread`, the features' standard deviations, may come from more records than have labels
+    (default: from these). The axes must be those of the records that are solved for: with fewer records than features
+    they are fewer too, and axes of other records would cost many times the iterations.
+    """
     wide = features.astype(np.float64)
-    mean, spread = wide.mean(axis=0), wide.std(axis=0)
+    mean, spread = wide.mean(axis=0), wide.std(axis=0) if spread is None else spread.astype(np.float64)
     inverse = np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 1e-6 * np.abs(mean) + 1e-12)
     standard = (wide - mean) * inverse
     variance, axes = np.linalg.eigh(standard.T @ standard / len(wide))
-    return Rotation(mean, inverse[:, None] * axes, np.maximum(variance, 0.0))
+    varies = variance > _FLAT * max(float(variance[-1]), _FLAT)
+    return Rotation(mean, inverse[:, None] * axes[:, varies], variance[varies])
 
 
 class Solution(NamedTuple):
