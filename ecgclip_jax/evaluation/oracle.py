@@ -64,6 +64,8 @@ def _probability(
         raise EvaluationError(f"{name}: the oracle knows tasks of the groups echo and rare only")
     spec = world.echo[truth.rule.measurements[0]]
     threshold = np.where(female, truth.rule.value_female, truth.rule.value)
+    if spec.scale != "steps":  # a number that is stated rounded passes its threshold half a step earlier or later
+        threshold = threshold + 0.5 * 10.0**-spec.decimals * (1 if truth.rule.comparison in (">", "<=") else -1)
     return _beyond(world, spec.loadings, hidden, _liability_at(spec, threshold, female))
 
 
