@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 from ecgclip_jax.evaluation.oracle import _probability
 from ecgclip_jax.evaluation.registry import the_89, truth_of
+from ecgclip_jax.evaluation.trivial import fill_missing, training_medians, trivial_features
 from ecgclip_jax.evaluation.truth_rules import COMPARISONS, Threshold
-from ecgclip_jax.signal.hospitals import load_world
+from ecgclip_jax.signal.hospitals import load_world, synthesize_hospital
 from ecgclip_jax.signal.hospitals.population import Population, draw_block
 
 WORLD = load_world()
@@ -70,3 +75,30 @@ def test_probabilities_are_true_of_what_is_drawn() -> None:
         assert abs(has.sum() - probability.sum()) < 4 * noise + drift, name
         if has.sum() > 300:
             assert roc_auc_score(has, probability) == pytest.approx(expected_auroc(probability), abs=0.03), name
+
+
+def test_trivial_features_stay_far_below_the_ceiling() -> None:
+    """Rate, level, spread, age and sex of 330 patients, cross-validated: the waveform must be read to come near."""
+    common = (
+        "reduced_ejection_fraction",
+        "left_atrial_dilatation",
+        "increased_ventricular_mass",
+        "concentric_geometry",
+    )
+    batches = tuple(synthesize_hospital(WORLD, WORLD.hospitals[0], range(330), 21))
+    patients = [batch.patients for batch in batches]
+    records = [(b.patients, r) for b in batches for r in b.records]
+    ecg_uv = np.stack([r.ecg_uv for _, r in records])
+    patient = np.array([int(p.patient_id[r.patient]) for p, r in records])
+    age_years = np.array([p.age_years[r.patient, r.index] for p, r in records])
+    features = trivial_features(ecg_uv, age_years, ["female" if p.female[r.patient] else "male" for p, r in records])
+    features = fill_missing(features, training_medians(features))
+    reached, ceiling = [], []
+    for name in common:
+        has = truth(name, patients)[patient]
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=200))
+        guessed = cross_val_predict(model, features, has, groups=patient, cv=GroupKFold(4), method="decision_function")
+        reached.append(roc_auc_score(has, guessed))
+        ceiling.append(expected_auroc(scores(name, patients)))
+    assert np.mean(reached) < 0.70
+    assert np.mean(ceiling) > np.mean(reached) + 0.10
