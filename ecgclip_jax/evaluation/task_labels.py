@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float
 from ecgclip_jax.data.sources import CohortSplit
 from ecgclip_jax.evaluation.index_ecg import DEFAULT_WINDOW, EchoWindow, index_ecg
 from ecgclip_jax.evaluation.registry import (
+    CohortAvailability,
     CohortGroup,
     ExclusionRule,
     LabelSource,
@@ -68,9 +69,14 @@ class TaskLabels:
         """Known index ECGs: what a test counts."""
         return np.asarray(self.known & self.index)
 
-    def label_source(self, task: str) -> LabelSource:
-        """Whether a task's labels are independent of text that a model may have seen."""
-        return self.groups[task].label_source
+    @property
+    def strata(self) -> Mapping[tuple[CohortAvailability, LabelSource], tuple[str, ...]]:
+        """Tasks that may stand in one table and under one mean: of one availability and one source of labels."""
+        found: dict[tuple[CohortAvailability, LabelSource], tuple[str, ...]] = {}
+        for task in self.tasks:
+            key = self.groups[task].availability, self.groups[task].label_source
+            found[key] = (*found.get(key, ()), task)
+        return found
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,9 @@ def table(vocabulary: str, rows: list[Mapping[str, Any]]) -> pa.Table:
     """Rows with what is given; `numbers` are measurements, each row a patient of his own unless it says whose it is."""
     made = []
     for k, row in enumerate(rows):
-        full = {f.name: [] if pa.types.is_list(f.type) else EMPTY.get(str(f.type)) for f in arrow_schema()}
+        full: dict[str, Any] = {
+            f.name: [] if pa.types.is_list(f.type) else EMPTY.get(str(f.type)) for f in arrow_schema()
+        }
         full |= {"record_id": str(k), "patient_id": str(k), "patient_id_known": True, "label_vocabulary": vocabulary}
         full |= {"age_years": 60.0, "sex": "female", "lead_present": [True] * 12}
         full |= {key: value for key, value in row.items() if key not in ("codes", "numbers")}
@@ -69,7 +71,7 @@ def test_ptb_xl_codes() -> None:
     assert labels.n_excluded["left_bundle_branch_block"] == {"age_under_18": 1, "paced_rhythm": 1}
     assert "anterior_stemi" in labels.unavailable
     assert "no labels of the group echo" in labels.unavailable["aortic_stenosis"]
-    assert labels.label_source("normal_ecg") == "report"
+    assert labels.strata == {("real_here", "report"): labels.tasks}
     assert (labels.weight == 1).all()
 
 
@@ -109,7 +111,7 @@ def test_sph_states_acute_infarctions_by_one_code() -> None:
     labels = task_labels(split)
     assert says(labels, "anterior_stemi") == "+?--"
     assert says(labels, "old_anterior_infarction") == "-?--"
-    assert labels.label_source("anterior_stemi") == "human_reread"
+    assert labels.strata == {("real_here", "human_reread"): labels.tasks}
 
 
 def test_echo_flags_and_thresholds() -> None:
