@@ -15,6 +15,7 @@ from benchmarks.common import Report, show, write_json
 
 NAMES = (
     "reader",
+    "builder",
     "synthesis",
     "preprocessing",
     "loader",

@@ -111,7 +111,7 @@ def _claims(prepared: Path, source: Path, studies: Sequence[Study]) -> list[Clai
         Claim("flagged for gaps", reasons["flagged"].get("missing_samples"), sum(s.has_gap for s in kept)),
         Claim("flagged for empty reports", reasons["flagged"].get("report_empty"), sum(not s.report for s in kept)),
         Claim("records without measurements", unmeasured, sum(not s.is_measured for s in kept)),
-        Claim("shards hold what their tables say", _waveforms_fit(prepared, source, rows), True),
+        Claim("shards hold what their tables say", waveforms_fit(prepared, source, rows), True),
     ]
 
 
@@ -119,7 +119,7 @@ def _present(prepared: Path) -> list[str]:
     return [split for split in _SPLITS if (prepared / f"records-{split}.parquet").is_file()]
 
 
-def _waveforms_fit(prepared: Path, source: Path, rows: dict[str, list[dict[str, Any]]], every: int = 97) -> bool:
+def waveforms_fit(prepared: Path, source: Path, rows: dict[str, list[dict[str, Any]]], every: int = 97) -> bool:
     """Whether every 97th stored waveform is the file's, lead by lead."""
     builder = tfds.builder_from_directory(str(prepared))
     order = [LEADS.index(lead) for lead in ("I", "II", "III", "aVR", "aVL", "aVF", "V1", "V2", "V3", "V4", "V5", "V6")]
