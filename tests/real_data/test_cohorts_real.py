@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import shutil
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -12,14 +11,24 @@ import numpy as np
 import pytest
 from scipy.io import loadmat
 from support.outcomes import outcomes
+from support.real_sources import (
+    CPSC2018_COLUMNS,
+    CPSC2018_NAMES,
+    REAL_SOURCES,
+    code15,
+    cpsc2018,
+    cpsc2018_reference,
+    ludb,
+    sph,
+    table,
+)
 
+from ecgclip_jax.cli.main import main
 from ecgclip_jax.text.code_tables import code_rows
 from ecgclip_jax.text.shared_records import shared_records
 from tfds_builders.challenge2021.cohort import Challenge2021
 from tfds_builders.code15.cohort import Code15
-from tfds_builders.code15.make_dummy_data import COLUMNS as CODE15_COLUMNS
 from tfds_builders.common.cohort import SourceOutcome
-from tfds_builders.common.dummy import write_csv
 from tfds_builders.cpsc2018.cohort import Cpsc2018
 from tfds_builders.cpsc2021.cohort import Cpsc2021
 from tfds_builders.ludb.cohort import Ludb
@@ -29,11 +38,6 @@ from tfds_builders.ptb_xl.cohort import PtbXl
 from tfds_builders.sph.cohort import Sph
 
 pytestmark = pytest.mark.real_data
-
-
-def _table(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
@@ -75,19 +79,14 @@ def test_ids_translate_between_cohorts(challenge: dict[str, SourceOutcome], shar
 
 
 def test_structs_of_cpsc2018(shared_data: Path, tmp_path: Path) -> None:
-    names = ["A1980", "A1981", "A1982", "A1983"]
-    published = _table(shared_data / "metadata_only" / "cpsc2018" / "REFERENCE_with_reports.csv")
-    by_name = {row["Recording"]: row for row in published}
-    columns = ("Recording", "First_label", "Second_label", "Third_label")
-    write_csv(tmp_path / "TrainingSet" / "REFERENCE.csv", columns, [by_name[name] for name in names])
-    for name in names:
-        shutil.copy(shared_data / "cpsc2018" / "TrainingSet" / f"{name}.mat", tmp_path / "TrainingSet")
+    by_name = {row["Recording"]: row for row in cpsc2018_reference(shared_data)}
+    cpsc2018(shared_data, tmp_path)
     found = outcomes(Cpsc2018(tmp_path))
-    for name in names:
+    for name in CPSC2018_NAMES:
         record = found[name].records[0]
         expected = loadmat(tmp_path / "TrainingSet" / f"{name}.mat")["ECG"]["data"][0, 0].T[:5000] * 1000
         assert np.abs(record.ecg_uv[: len(expected)] - expected).max() <= 0.5001
-        labels = [by_name[name][column] for column in columns[1:]]
+        labels = [by_name[name][column] for column in CPSC2018_COLUMNS[1:]]
         assert record.label_codes == tuple(label.removesuffix(".0") for label in labels if label)
         assert record.age_years > 0
         assert record.sex in ("male", "female")
@@ -106,11 +105,7 @@ def test_recordings_of_cpsc2021(shared_data: Path) -> None:
 
 
 def test_waves_of_ludb_stand_on_the_signal(shared_data: Path, tmp_path: Path) -> None:
-    for number in range(1, 11):
-        for path in (shared_data / "ludb" / "data").glob(f"{number}.*"):
-            (tmp_path / "data").mkdir(exist_ok=True)
-            shutil.copy(path, tmp_path / "data")
-    found = outcomes(Ludb(tmp_path))
+    found = outcomes(Ludb(ludb(shared_data, tmp_path)))
     assert len(found) == 10
     above = []
     for outcome in found.values():
@@ -147,13 +142,8 @@ def test_half_an_hour_of_mitdb(shared_data: Path) -> None:
 
 
 def test_recordings_of_sph(shared_data: Path, tmp_path: Path) -> None:
-    rows = _table(shared_data / "sph" / "metadata_with_intervals.csv")
-    (tmp_path / "records").mkdir()
-    for path in (shared_data / "sph" / "records").glob("*.h5"):
-        shutil.copy(path, tmp_path / "records" / f"A{path.stem.removeprefix('SPH')}.h5")
-    there = {path.stem for path in (tmp_path / "records").iterdir()}
-    write_csv(tmp_path / "metadata.csv", list(rows[0]), [row for row in rows if row["ECG_ID"] in there])
-    found = outcomes(Sph(tmp_path))
+    rows = table(shared_data / "sph" / "metadata_with_intervals.csv")
+    found = outcomes(Sph(sph(shared_data, tmp_path)))
     assert len(found) == 10
     known = set(code_rows("aha"))
     for row in rows[:10]:
@@ -167,25 +157,10 @@ def test_recordings_of_sph(shared_data: Path, tmp_path: Path) -> None:
         assert "einthoven_residual" not in record.quality_flags
 
 
-def _as_published(signal_mv: np.ndarray) -> np.ndarray:
-    """With the zeros around it that ECG-FM's authors had cut off."""
-    missing = 4096 - len(signal_mv)
-    return np.pad(signal_mv, ((missing // 2, missing - missing // 2), (0, 0))).astype(np.float32)
-
-
 def test_exams_of_code15(shared_data: Path, tmp_path: Path) -> None:
-    rows = [row | {"trace_file": "exams_part0.hdf5"} for row in _table(shared_data / "code15" / "meta.csv")]
-    write_csv(tmp_path / "exams.csv", CODE15_COLUMNS, rows)
-    exams = {
-        row["exam_id"]: loadmat(shared_data / "code15" / "org" / f"code_15_{row['exam_id']}.mat")["feats"].T
-        for row in reversed(rows)
-    }
-    with h5py.File(tmp_path / "exams_part0.hdf5", "w") as file:
-        file["exam_id"] = np.array([*map(int, exams), 0])
-        file["tracings"] = np.stack([*map(_as_published, exams.values()), np.zeros((4096, 12), np.float32)])
-    found = outcomes(Code15(tmp_path))
+    found = outcomes(Code15(code15(shared_data, tmp_path)))
     assert len(found) == 10
-    for row in rows:
+    for row in table(shared_data / "code15" / "meta.csv"):
         outcome = found[row["exam_id"]]
         (record,) = outcome.records
         labels = [name for name in ("1dAVb", "RBBB", "LBBB", "SB", "ST", "AF", "normal_ecg") if row[name] == "True"]
@@ -195,3 +170,17 @@ def test_exams_of_code15(shared_data: Path, tmp_path: Path) -> None:
         stated_s = int(row["sample_size"]) / 400
         present_s = (record.ecg_uv != -32768).any(axis=1).sum() / 500
         assert present_s == pytest.approx(min(stated_s, 10), abs=0.1), "what ECG-FM's authors found without the zeros"
+
+
+@pytest.mark.parametrize("name", REAL_SOURCES)
+def test_prepare_runs_on_real_records(name: str, shared_data: Path, tmp_path: Path) -> None:
+    source = REAL_SOURCES[name](shared_data, tmp_path / "source")
+    assert main(["prepare", name, "--source", str(source), "--data-dir", str(tmp_path), "--workers", "0"]) == 0
+    (folder,) = (path.parent for path in tmp_path.glob("*/*/cohort.json"))
+    facts, audit = (json.loads((folder / file).read_text()) for file in ("cohort.json", "audit.json"))
+    assert sum(facts["outcomes"].values()) == facts["source_rows"] == audit["source_rows"] > 0
+    assert facts["outcomes"]["kept"] + facts["outcomes"]["flagged"] > 0
+    assert facts["reasons"].get("dropped", {}).keys() <= {"empty", "file_missing"}
+    card = (folder / "card.html").read_text()
+    assert f"{name} {facts['version']}" in card
+    assert "<svg" in card, "labels, people and signals are drawn"
