@@ -132,7 +132,7 @@ def test_what_a_source_measured_is_learnt_like_any_number(tmp_path: Path) -> Non
         extras.present["measurements"], [[True, True], [False, True], [False, False], [True, True]]
     )
     np.testing.assert_allclose(extras.values["measurements"][[0, 3], 0], [-1.0, 1.0], rtol=1e-6)
-    with pytest.raises(RunIndexError, match="no numeric field 'qrs'.*near it: qrs_ms"):
+    with pytest.raises(RunIndexError, match=r"no numeric field 'qrs'.*near it: qrs_ms"):
         index.numbers("qrs")
 
 
