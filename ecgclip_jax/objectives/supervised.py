@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float
 
 from ecgclip_jax.contracts import Batch, EcgOutput, Embeddings, RowKeys
 from ecgclip_jax.objectives.contrastive import l2_normalised
@@ -40,11 +40,6 @@ class FromFeatures(Objective):
         """A linear head per output."""
         linear = HeadSpec(kind="linear")
         return {name: HeadNeed(linear, towers.feature_width, width, True) for name, width in self.outputs().items()}
-
-    def init(self, key: Key[Array, ""], heads: Heads) -> Tree:
-        """Heads of zeros (ours): the first steps then do not push the features along a head's random directions."""
-        zeros: Tree = jax.tree.map(jnp.zeros_like, super().init(key, heads))
-        return zeros
 
     def embed(
         self,

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Key
 
 from ecgclip_jax.contracts import Batch, Embeddings
 from ecgclip_jax.objectives.extras import known_values
-from ecgclip_jax.objectives.interfaces import Tree
+from ecgclip_jax.objectives.interfaces import Heads, Tree
 from ecgclip_jax.objectives.reference import Metrics, Scalar
 from ecgclip_jax.objectives.supervised import FromFeatures
 from ecgclip_jax.spec.objectives import SurvivalSpec
@@ -35,6 +35,11 @@ class Survival(FromFeatures):
     def outputs(self) -> dict[str, int]:
         """One head, a logit per interval."""
         return {"survival": n_intervals(self.spec)}
+
+    def init(self, key: Key[Array, ""], heads: Heads) -> Tree:
+        """A head of zeros (ours): the first steps then do not push the features along dozens of random directions."""
+        zeros: Tree = jax.tree.map(jnp.zeros_like, super().init(key, heads))
+        return zeros
 
     def loss(
         self, embeddings: Embeddings, params: Tree, batch: Batch, mesh_axes: tuple[str, ...]

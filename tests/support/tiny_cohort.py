@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,8 @@ def write_cohort(
             path = template.sharded_filepath(shard_index=k, num_shards=len(shards))
             writer = ArrayRecordWriter(str(path), "group_size:1")
             for record in shard:
-                serialized = serializer.serialize_example(features().encode_example(record.example()))
+                example = {field.name: getattr(record, field.name) for field in fields(record)}
+                serialized = serializer.serialize_example(features().encode_example(example))
                 n_bytes += len(serialized)
                 writer.write(serialized)
             writer.close()
