@@ -13,6 +13,7 @@ import pytest
 import tensorflow_datasets as tfds
 import wfdb
 
+from ecgclip_jax.cli.main import main
 from ecgclip_jax.text.reports import clean_report, guess_language
 from tfds_builders.common.build import build
 from tfds_builders.ptb_xl.cohort import PtbXl
@@ -39,7 +40,10 @@ def rows(source: Path) -> dict[str, dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def folder(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build(PtbXl(source), tmp_path_factory.mktemp("data"), workers=0).folder
+    data_dir = tmp_path_factory.mktemp("data")
+    assert main(["prepare", "ptb_xl", "--source", str(source), "--data-dir", str(data_dir), "--workers", "0"]) == 0
+    (folder,) = (path.parent for path in data_dir.glob("*/*/card.html"))
+    return folder
 
 
 def _records(folder: Path) -> dict[str, dict[str, Any]]:
