@@ -6,7 +6,7 @@ PARITY  = .venv-parity
 TORCH   = torch==2.13.0
 PYTEST ?=
 # What takes longest stands with the comparisons, so that either half of CI keeps well within its time.
-LONG    = tests/multiprocess tests/training/test_objectives_learn.py tests/test_demo_claims.py
+LONG    = tests/multiprocess tests/training/test_objectives_learn.py
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test parity lint bench proofs compile-pod contact-sheet constraints clean
@@ -36,7 +36,7 @@ demo: venv  ## synthetic cohort → training → evaluation → report, in minut
 test: venv  ## every test that needs no PyTorch
 	$(BIN)/python -m pytest tests --ignore=tests/parity $(LONG:%=--ignore=%) -n 2 --dist loadfile $(PYTEST)
 
-parity: $(PARITY)/bin/.installed  ## comparisons with PyTorch and transformers; two processes; every objective and claim in small
+parity: $(PARITY)/bin/.installed  ## comparisons with PyTorch and transformers; jobs of two processes; every objective in small
 	$(PARITY)/bin/python -m pytest tests/parity $(LONG) -n 2 --dist loadfile $(PYTEST)
 
 lint: venv  ## ruff and mypy
