@@ -23,7 +23,7 @@ from tfds_builders.common.source_faults import (
     suspected_gain,
     without_zero_padding,
 )
-from tfds_builders.common.table_cohort import plausible_age
+from tfds_builders.common.stated import plausible_age
 from tfds_builders.ptb_xl.make_dummy_data import dummy_ecgs
 
 

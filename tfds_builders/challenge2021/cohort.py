@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 from rich.console import Console
 
 from tfds_builders.common.cohort import BuildError, CohortFacts
-from tfds_builders.common.header_cohort import HeaderCohort, fields, snomed_codes, stated_age, stated_sex
+from tfds_builders.common.header_cohort import HeaderCohort, challenge_described
 from tfds_builders.common.records import Described, RowKey
 from tfds_builders.common.sources import given_or_fetched
-from tfds_builders.common.splits import DEFAULT_SHARES
 from tfds_builders.common.table_cohort import Row
 
 Database = Literal[
@@ -57,8 +56,6 @@ class Challenge2021(HeaderCohort):
 
     database: Database = "all"
 
-    splits = ("train", "validation", "test")
-    stratify: ClassVar[Mapping[str, float]] = DEFAULT_SHARES
     folder = "training"
 
     def __post_init__(self) -> None:
@@ -88,17 +85,7 @@ class Challenge2021(HeaderCohort):
 
     def describe(self, row: Row) -> Described:
         """See `TableCohort.describe`."""
-        stated = fields(row["comments"])
-        age_years, censored, age_reasons = stated_age(stated.get("age", ""))
-        sex, sex_reasons = stated_sex(stated.get("sex", ""))
-        return Described(
-            age_years=age_years,
-            age_censored=censored,
-            sex=sex,
-            labels=snomed_codes(stated.get("dx", "")),
-            site=_database(row["path"]),
-            reasons=(*age_reasons, *sex_reasons),
-        )
+        return replace(challenge_described(row["comments"]), site=_database(row["path"]))
 
 
 def _database(path: str) -> str:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import Any
 
 from rich.console import Console
 
 from tfds_builders.common.cohort import CohortFacts
-from tfds_builders.common.header_cohort import HeaderCohort, fields, snomed_codes, stated_age, stated_sex
+from tfds_builders.common.header_cohort import HeaderCohort, challenge_described
 from tfds_builders.common.records import Described, RowKey
 from tfds_builders.common.sources import given_or_fetched
-from tfds_builders.common.splits import DEFAULT_SHARES
 from tfds_builders.common.table_cohort import Row
 
 FACTS = CohortFacts(
@@ -34,19 +32,8 @@ _LAST_OF_CHAPMAN = 10_646
 class ChapmanShaoxingNingbo(HeaderCohort):
     """`ecg-arrhythmia` 1.0.0 in the layout `WFDBRecords/NN/NNN/JSxxxxx`."""
 
-    splits = ("train", "validation", "test")
-    stratify: ClassVar[Mapping[str, float]] = DEFAULT_SHARES
+    own_facts = FACTS
     folder = "WFDBRecords"
-
-    @property
-    def facts(self) -> CohortFacts:
-        """See `Cohort.facts`."""
-        return FACTS
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        """See `Cohort.options`."""
-        return {}
 
     def key(self, row: Row) -> RowKey:
         """The record's name; whose it is is not stated."""
@@ -54,17 +41,7 @@ class ChapmanShaoxingNingbo(HeaderCohort):
 
     def describe(self, row: Row) -> Described:
         """See `TableCohort.describe`."""
-        stated = fields(row["comments"])
-        age_years, censored, age_reasons = stated_age(stated.get("age", ""))
-        sex, sex_reasons = stated_sex(stated.get("sex", ""))
-        return Described(
-            age_years=age_years,
-            age_censored=censored,
-            sex=sex,
-            labels=snomed_codes(stated.get("dx", "")),
-            site=_hospital(PurePosixPath(row["path"]).name),
-            reasons=(*age_reasons, *sex_reasons),
-        )
+        return replace(challenge_described(row["comments"]), site=_hospital(PurePosixPath(row["path"]).name))
 
 
 def _hospital(record_id: str) -> str:

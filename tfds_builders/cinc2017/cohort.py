@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import pyarrow as pa
 from rich.console import Console
@@ -18,7 +17,7 @@ from tfds_builders.common.cohort import BuildError, CohortFacts
 from tfds_builders.common.metadata import ROW_NUMBER, MetadataTable
 from tfds_builders.common.records import Described, RowKey
 from tfds_builders.common.sources import given_folder
-from tfds_builders.common.splits import DEFAULT_SHARES
+from tfds_builders.common.stated import stated_codes
 from tfds_builders.common.table_cohort import Row, RowError, TableCohort
 
 FACTS = CohortFacts(
@@ -34,7 +33,6 @@ FACTS = CohortFacts(
 _TABLES: Final = ("REFERENCE-v3.csv", "training2017/REFERENCE-v3.csv", "REFERENCE.csv", "training2017/REFERENCE.csv")
 """The third version corrects labels; an older one is taken where it alone is there."""
 _CLASSES: Final = frozenset("NAO~")
-_STATED = 100.0
 _LEAD_IN_FILES: Final = "ECG"
 
 
@@ -42,20 +40,9 @@ _LEAD_IN_FILES: Final = "ECG"
 class Cinc2017(TableCohort):
     """`training2017/A00001.{hea,mat}` with `REFERENCE-v3.csv` beside or above them."""
 
+    own_facts = FACTS
     table_name = "REFERENCE-v3.csv"
     columns = ("record", "label")
-    splits = ("train", "validation", "test")
-    stratify: ClassVar[Mapping[str, float]] = DEFAULT_SHARES
-
-    @property
-    def facts(self) -> CohortFacts:
-        """See `Cohort.facts`."""
-        return FACTS
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        """See `Cohort.options`."""
-        return {}
 
     def metadata(self) -> MetadataTable:
         """The labels; the file has no header line."""
@@ -93,7 +80,7 @@ class Cinc2017(TableCohort):
         label = row["label"].strip()
         if label not in _CLASSES:
             raise RowError(BuildReason.labels_malformed, f"label: expected N, A, O or ~, found {label[:40]!r}")
-        return Described(labels=((label, _STATED),))
+        return Described(labels=stated_codes((label,)))
 
 
 def from_source(source: Path | None, downloads: Path, console: Console | None = None, **options: Any) -> Cinc2017:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,13 +15,12 @@ from ecgclip_jax.signal.hdf5 import dataset, open_hdf5, record_of_millivolts
 from ecgclip_jax.signal.record import ECGReadError, ECGRecord
 from tfds_builders.common.audit import BuildReason
 from tfds_builders.common.cohort import CohortFacts
-from tfds_builders.common.header_cohort import stated_age
 from tfds_builders.common.metadata import MetadataTable, read_csv
 from tfds_builders.common.records import Clinical, Described, RowKey
 from tfds_builders.common.schema import Sex
 from tfds_builders.common.source_faults import match_ids, measurement
 from tfds_builders.common.sources import given_folder
-from tfds_builders.common.splits import DEFAULT_SHARES
+from tfds_builders.common.stated import stated_age, stated_codes
 from tfds_builders.common.table_cohort import Row, RowError, TableCohort
 
 FACTS = CohortFacts(
@@ -36,8 +35,7 @@ FACTS = CohortFacts(
 )
 LABELS: Final = ("1dAVb", "RBBB", "LBBB", "SB", "ST", "AF", "normal_ecg")
 RATE_HZ = 400.0
-_STATED = 100.0
-_POSITION = "hdf5_row"
+POSITION = "hdf5_row"
 """Column that `metadata` adds: where in its file a tracing stands; empty where it is not."""
 _TRUE, _FALSE = frozenset({"true", "1", "1.0"}), frozenset({"false", "0", "0.0"})
 
@@ -46,21 +44,20 @@ _TRUE, _FALSE = frozenset({"true", "1", "1.0"}), frozenset({"false", "0", "0.0"}
 class Code15(TableCohort):
     """Zenodo's layout with the archives unpacked: `exams.csv` beside `exams_part0.hdf5` …"""
 
+    own_facts = FACTS
     table_name = "exams.csv"
-    columns = ("exam_id", "age", "is_male", *LABELS, "patient_id", "death", "timey", "trace_file")
-    splits = ("train", "validation", "test")
-    stratify: ClassVar[Mapping[str, float]] = DEFAULT_SHARES
+    columns: ClassVar[tuple[str, ...]] = (
+        "exam_id",
+        "age",
+        "is_male",
+        *LABELS,
+        "patient_id",
+        "death",
+        "timey",
+        "trace_file",
+    )
     zero_padded = True
-
-    @property
-    def facts(self) -> CohortFacts:
-        """See `Cohort.facts`."""
-        return FACTS
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        """See `Cohort.options`."""
-        return {}
+    label_columns: ClassVar[tuple[str, ...]] = LABELS
 
     def metadata(self) -> MetadataTable:
         """The table with the place of every tracing, in the order of the files: reading jumps less."""
@@ -72,7 +69,7 @@ class Code15(TableCohort):
         }
         positions = [place[file].get(exam_id.strip()) for exam_id, file in zip(ids, files, strict=True)]
         cells = ["" if position is None else str(position) for position in positions]
-        table = metadata.table.append_column(_POSITION, pa.array(cells, pa.string()))
+        table = metadata.table.append_column(POSITION, pa.array(cells, pa.string()))
         order = sorted(range(len(ids)), key=lambda i: (files[i], -1 if positions[i] is None else positions[i]))
         return MetadataTable(table.take(order), metadata.malformed, metadata.sha256)
 
@@ -96,10 +93,10 @@ class Code15(TableCohort):
     def read(self, row: Row) -> ECGRecord:
         """See `TableCohort.read`; tracings are time by leads, in mV."""
         file = kept_open(self.source, self.path(row))
-        if not row[_POSITION]:
+        if not row[POSITION]:
             raise RowError(BuildReason.not_in_signals, f"{self.path(row)} holds no exam {row['exam_id']}")
-        tracing = dataset(file, "tracings", 3)[int(row[_POSITION])]
-        return record_of_millivolts(tracing, 1, row["exam_id"].strip(), RATE_HZ, "code15 hdf5")
+        tracing = dataset(file, "tracings", 3)[int(row[POSITION])]
+        return record_of_millivolts(tracing, 1, row["exam_id"].strip(), RATE_HZ, f"{self.facts.name} hdf5")
 
     def describe(self, row: Row) -> Described:
         """See `TableCohort.describe`."""
@@ -110,7 +107,7 @@ class Code15(TableCohort):
             age_censored=censored,
             sex=sex,
             clinical=follow_up(row),
-            labels=_labels(row),
+            labels=_labels(row, self.label_columns),
             reasons=(*age_reasons, *sex_reasons),
         )
 
@@ -137,18 +134,18 @@ def flag(cell: str) -> bool | None:
     return True if text in _TRUE else False if text in _FALSE else None
 
 
-def _labels(row: Row) -> tuple[tuple[str, float], ...]:
+def _labels(row: Row, columns: Sequence[str]) -> tuple[tuple[str, float], ...]:
     """The columns that are true.
 
     Raises:
       RowError: `labels_malformed`.
     """
-    flags = {column: flag(row[column]) for column in LABELS}
+    flags = {column: flag(row[column]) for column in columns}
     if unclear := [column for column, flag in flags.items() if flag is None]:
         raise RowError(
             BuildReason.labels_malformed, f"{unclear[0]}: expected True or False, found {row[unclear[0]][:40]!r}"
         )
-    return tuple((column, _STATED) for column, flag in flags.items() if flag)
+    return stated_codes(column for column, flag in flags.items() if flag)
 
 
 def follow_up(row: Row) -> Clinical:

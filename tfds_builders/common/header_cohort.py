@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import pyarrow as pa
@@ -15,15 +15,10 @@ from ecgclip_jax.signal.record import ECGReadError
 from tfds_builders.common.audit import BuildReason
 from tfds_builders.common.cohort import BuildError
 from tfds_builders.common.metadata import ROW_NUMBER, MetadataTable
-from tfds_builders.common.schema import Sex
+from tfds_builders.common.records import Described
 from tfds_builders.common.source_faults import split_codes
-from tfds_builders.common.table_cohort import Row, RowError, TableCohort, plausible_age
-
-_SEX: Mapping[str, Sex] = {"m": "male", "male": "male", "f": "female", "female": "female"}
-_NOT_STATED = frozenset({"", "nan", "unknown", "n/a", "none", "?"})
-_CENSORED_AGE, _CENSORED_AGE_YEARS = 300.0, 90.0
-"""PTB-XL's "above 89", which its copies carry on."""
-_STATED = 100.0
+from tfds_builders.common.stated import NOT_STATED, stated_codes, stated_person
+from tfds_builders.common.table_cohort import Row, RowError, TableCohort
 
 
 @dataclass(frozen=True)
@@ -94,39 +89,26 @@ def fields(comments: str) -> dict[str, str]:
     return found
 
 
-def stated_sex(text: str) -> tuple[Sex, tuple[str, ...]]:
-    """Sex, and what the audit should say."""
-    sex = _SEX.get(text.strip().lower(), "unknown")
-    return sex, (BuildReason.sex_unknown.value,) if sex == "unknown" else ()
+def challenge_described(comments: str) -> Described:
+    """Age, sex and SNOMED CT codes of a header as the Challenges of 2020 and 2021 write it.
+
+    Raises:
+      RowError: `labels_malformed`.
+    """
+    stated = fields(comments)
+    person = stated_person(stated.get("age", ""), stated.get("sex", ""))
+    return replace(person, labels=_snomed_codes(stated.get("dx", "")))
 
 
-def stated_age(text: str) -> tuple[float | None, bool, tuple[str, ...]]:
-    """Age in years, whether it is a lower bound (300, `>89`), and what the audit should say."""
-    text = text.strip()
-    if text.lower() in _NOT_STATED:
-        return None, False, (BuildReason.age_unknown.value,)
-    if text.startswith(">") or _is(text, _CENSORED_AGE):
-        return _CENSORED_AGE_YEARS, True, ()
-    age_years, reasons = plausible_age(text)
-    return age_years, False, reasons
-
-
-def snomed_codes(text: str) -> tuple[tuple[str, float], ...]:
+def _snomed_codes(text: str) -> tuple[tuple[str, float], ...]:
     """The codes of a `Dx` line: SNOMED CT numbers, separated by commas, of which mirrors have some too many.
 
     Raises:
       RowError: `labels_malformed`.
     """
-    if text.strip().lower() in _NOT_STATED:
+    if text.strip().lower() in NOT_STATED:
         return ()
     codes = split_codes(text)
     if wrong := [code for code in codes if not (code.isascii() and code.isdigit())]:
         raise RowError(BuildReason.labels_malformed, f"Dx: expected SNOMED CT numbers, found {wrong[0][:40]!r}")
-    return tuple((code, _STATED) for code in codes)
-
-
-def _is(text: str, number: float) -> bool:
-    try:
-        return float(text) == number
-    except ValueError:
-        return False
+    return stated_codes(codes)

@@ -73,6 +73,12 @@ def measurement(cell: str, limits: tuple[float, float] = (-np.inf, np.inf)) -> f
     return number if usable else None
 
 
+def measured(cells: Iterable[tuple[str, str]]) -> tuple[tuple[str, float], ...]:
+    """Names and numbers of the cells that hold a measurement."""
+    numbers = ((name, measurement(cell)) for name, cell in cells)
+    return tuple((name, number) for name, number in numbers if number is not None)
+
+
 def split_codes(text: str) -> tuple[str, ...]:
     """The codes of a list such as `#Dx: 426783006,,59118001,`: no empty ones, each once, in the source's order."""
     return tuple(dict.fromkeys(code for code in _CODE_SEPARATOR.split(text) if code))

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
@@ -21,6 +21,7 @@ from tfds_builders.common.cohort import (
     OFFICIAL,
     BuildError,
     Cohort,
+    CohortFacts,
     Plan,
     Shard,
     SourceOutcome,
@@ -30,7 +31,7 @@ from tfds_builders.common.cohort import (
 from tfds_builders.common.metadata import ROW_NUMBER, MetadataTable, read_csv
 from tfds_builders.common.records import Annotation, Described, RowKey, audit_reasons, by_window, make_record
 from tfds_builders.common.source_faults import suspected_gain, without_zero_padding
-from tfds_builders.common.splits import person, read_id_lists, stratified_splits
+from tfds_builders.common.splits import DEFAULT_SHARES, person, read_id_lists, stratified_splits
 
 Row = Mapping[str, str]
 
@@ -54,16 +55,28 @@ class TableCohort(Cohort):
 
     table_name: ClassVar[str]
     """The metadata table's file name."""
+    own_facts: ClassVar[CohortFacts]
+    """The cohort's facts, where they depend on no option."""
     columns: ClassVar[tuple[str, ...]]
     """Columns that the builder reads."""
-    splits: ClassVar[tuple[str, ...]]
+    splits: ClassVar[tuple[str, ...]] = tuple(DEFAULT_SHARES)
     """From training to test. A patient found in two splits stays in the last of them, so that no test is spoilt."""
-    stratify: ClassVar[Mapping[str, float] | None] = None
-    """For a cohort without official splits: share of the patients in each of `splits`. `RowKey.split` is then not
-    looked at, and `strata` says by what the patients are spread."""
+    stratify: ClassVar[Mapping[str, float] | None] = DEFAULT_SHARES
+    """Share of the patients in each of `splits`, which `strata` spreads; None for a cohort whose authors made splits:
+    then, and only then, `RowKey.split` is looked at."""
     split_seed: ClassVar[int] = 0
     zero_padded: ClassVar[bool] = False
     """The source fills recordings up with zeros: they are cut off, and the audit says so."""
+
+    @property
+    def facts(self) -> CohortFacts:
+        """See `Cohort.facts`."""
+        return self.own_facts
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """See `Cohort.options`; none by default."""
+        return {}
 
     @abstractmethod
     def key(self, row: Row) -> RowKey:
@@ -229,21 +242,3 @@ def _slices(table: pa.Table, rows: list[int]) -> Iterator[pa.Table]:
     size = rows_per_shard(len(rows))
     for start in range(0, len(rows), size):
         yield table.take(rows[start : start + size])
-
-
-def plausible_age(text: str, *, oldest_years: float = 120.0) -> tuple[float | None, tuple[str, ...]]:
-    """Age in years from a cell, and what the audit should say: unknown if empty, refused if no human is so old."""
-    if not text.strip():
-        return None, (BuildReason.age_unknown.value,)
-    return plausible(text, (0.0, oldest_years), BuildReason.age_out_of_range)
-
-
-def plausible(text: str, limits: tuple[float, float], reason: BuildReason) -> tuple[float | None, tuple[str, ...]]:
-    """A number from a cell: None if empty; None and `reason` for the audit if it is no number within `limits`."""
-    if not text.strip():
-        return None, ()
-    try:
-        number = float(text)
-    except ValueError:
-        number = float("nan")
-    return (number, ()) if limits[0] <= number <= limits[1] else (None, (reason.value,))

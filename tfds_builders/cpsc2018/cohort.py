@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from rich.console import Console
 
@@ -14,11 +14,10 @@ from ecgclip_jax.signal.record import ECGRecord
 from tfds_builders.challenge2021.cohort import Challenge2021
 from tfds_builders.common.audit import BuildReason
 from tfds_builders.common.cohort import Cohort, CohortFacts
-from tfds_builders.common.header_cohort import stated_age, stated_sex
 from tfds_builders.common.metadata import MetadataTable, read_csv
 from tfds_builders.common.records import Described, RowKey
 from tfds_builders.common.sources import given_or_fetched
-from tfds_builders.common.splits import DEFAULT_SHARES
+from tfds_builders.common.stated import stated_codes, stated_person
 from tfds_builders.common.table_cohort import Row, RowError, TableCohort
 
 FACTS = CohortFacts(
@@ -33,22 +32,15 @@ FACTS = CohortFacts(
 )
 _LABELS = ("First_label", "Second_label", "Third_label")
 _CODES = frozenset("123456789")
-_STATED = 100.0
 
 
 @dataclass(frozen=True)
 class Cpsc2018(TableCohort):
     """The native form: `REFERENCE.csv` and MATLAB structs, in `TrainingSet` or loose; codes 1 to 9."""
 
+    own_facts = FACTS
     table_name = "REFERENCE.csv"
     columns = ("Recording", *_LABELS)
-    splits = ("train", "validation", "test")
-    stratify: ClassVar[Mapping[str, float]] = DEFAULT_SHARES
-
-    @property
-    def facts(self) -> CohortFacts:
-        """See `Cohort.facts`."""
-        return FACTS
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -81,10 +73,8 @@ class Cpsc2018(TableCohort):
     def complete(self, described: Described, record: ECGRecord) -> Described:
         """Age and sex, which stand in the struct."""
         age = record.facts.age_years
-        age_years, censored, age_reasons = stated_age("" if age is None else str(age))
-        sex, sex_reasons = stated_sex(record.facts.sex or "")
-        reasons = (*age_reasons, *sex_reasons)
-        return replace(described, age_years=age_years, age_censored=censored, sex=sex, reasons=reasons)
+        person = stated_person("" if age is None else str(age), record.facts.sex or "")
+        return replace(person, labels=described.labels)
 
 
 @dataclass(frozen=True)
@@ -112,7 +102,7 @@ def _classes(row: Row) -> tuple[tuple[str, float], ...]:
     codes = [cell for cell in cells if cell]
     if not codes or any(code not in _CODES for code in codes):
         raise RowError(BuildReason.labels_malformed, f"labels: expected one to three of 1 to 9, found {cells}")
-    return tuple((code, _STATED) for code in dict.fromkeys(codes))
+    return stated_codes(dict.fromkeys(codes))
 
 
 def from_source(source: Path | None, downloads: Path, console: Console | None = None, **options: Any) -> Cohort:

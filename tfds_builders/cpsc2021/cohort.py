@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import Any
 
 from rich.console import Console
 
@@ -16,7 +15,7 @@ from tfds_builders.common.cohort import CohortFacts
 from tfds_builders.common.header_cohort import HeaderCohort
 from tfds_builders.common.records import Annotation, Described, RowKey
 from tfds_builders.common.sources import given_or_fetched
-from tfds_builders.common.splits import DEFAULT_SHARES
+from tfds_builders.common.stated import stated_codes
 from tfds_builders.common.table_cohort import Row, RowError
 from tfds_builders.common.wfdb_annotations import read_annotations
 
@@ -29,7 +28,6 @@ FACTS = CohortFacts(
     label_vocabulary="cpsc2021",
     package=Path(__file__).parent,
 )
-_STATED = 100.0
 _NAME = re.compile(r"data_(\d+)_\d+")
 _LABELS = ("persistent atrial fibrillation", "paroxysmal atrial fibrillation", "non atrial fibrillation")
 
@@ -38,18 +36,7 @@ _LABELS = ("persistent atrial fibrillation", "paroxysmal atrial fibrillation", "
 class Cpsc2021(HeaderCohort):
     """CPSC 2021's training set: `Training_set_I`, `Training_set_II`, or loose `data_<patient>_<segment>` records."""
 
-    splits = ("train", "validation", "test")
-    stratify: ClassVar[Mapping[str, float]] = DEFAULT_SHARES
-
-    @property
-    def facts(self) -> CohortFacts:
-        """See `Cohort.facts`."""
-        return FACTS
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        """See `Cohort.options`."""
-        return {}
+    own_facts = FACTS
 
     def takes(self, path: str) -> bool:
         """Records of the cohort's naming."""
@@ -68,7 +55,7 @@ class Cpsc2021(HeaderCohort):
             raise RowError(
                 BuildReason.labels_malformed, f"comment: expected one of {', '.join(_LABELS)}, found {label[:60]!r}"
             )
-        return Described(labels=((label, _STATED),), site=PurePosixPath(row["path"]).parts[0])
+        return Described(labels=stated_codes((label,)), site=PurePosixPath(row["path"]).parts[0])
 
     def annotations(self, row: Row, record: ECGRecord) -> list[Annotation]:
         """Beats and changes of rhythm."""

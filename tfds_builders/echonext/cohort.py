@@ -22,13 +22,13 @@ from ecgclip_jax.signal.record import ECGReadError, ECGRecord, SourceFacts
 from ecgclip_jax.spec.signal import LEADS_12
 from tfds_builders.common.audit import BuildReason
 from tfds_builders.common.cohort import BuildError, CohortFacts
-from tfds_builders.common.header_cohort import stated_age
 from tfds_builders.common.joins import joint_sha256
 from tfds_builders.common.metadata import MetadataTable, read_csv
 from tfds_builders.common.records import Described, RowKey
 from tfds_builders.common.schema import Sex
-from tfds_builders.common.source_faults import measurement
+from tfds_builders.common.source_faults import measured, measurement
 from tfds_builders.common.sources import given_folder
+from tfds_builders.common.stated import stated_age, stated_codes
 from tfds_builders.common.table_cohort import Row, RowError, TableCohort
 
 FACTS = CohortFacts(
@@ -89,7 +89,6 @@ _SEX: Final[Mapping[str, Sex]] = {
     **dict.fromkeys(("1", "1.0", "male", "m"), "male"),
 }
 _OLDEST_YEARS: Final = 90.0
-_STATED = 100.0
 _POSITION = "npy_row"
 """Column that `metadata` adds: the row of the split's array."""
 _LEAST_ROWS, _LEAST_CORRELATION = 10, 0.9
@@ -100,19 +99,10 @@ _LEAST_ROWS, _LEAST_CORRELATION = 10, 0.9
 class EchoNext(TableCohort):
     """`EchoNext_<split>_waveforms.npy` beside the table and the constants of the z-scores."""
 
+    own_facts = FACTS
     table_name = TABLES[0]
     columns = ("ecg_key", "patient_key", "split", "sex", "age_at_ecg", *FLAGS)
-    splits = ("train", "validation", "test")
-
-    @property
-    def facts(self) -> CohortFacts:
-        """See `Cohort.facts`."""
-        return FACTS
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        """See `Cohort.options`."""
-        return {}
+    stratify = None
 
     def metadata(self) -> MetadataTable:
         """The table with every row's position in its split's array; refused where the two do not fit."""
@@ -182,13 +172,12 @@ class EchoNext(TableCohort):
         age_years, censored, age_reasons = stated_age(row["age_at_ecg"])
         sex = _SEX.get(row["sex"].strip().lower(), "unknown")
         labels, label_reasons = labels_of(row)
-        numbers = ((name, measurement(row.get(column, ""))) for column, name in MEASURED.items())
         return Described(
             age_years=age_years,
             age_censored=censored or (age_years is not None and age_years >= _OLDEST_YEARS),
             sex=sex,
             labels=labels,
-            measurements=tuple((name, number) for name, number in numbers if number is not None),
+            measurements=measured((name, row.get(column, "")) for column, name in MEASURED.items()),
             reasons=(
                 BuildReason.filtered_by_publisher.value,
                 BuildReason.unit_inferred.value,
@@ -273,8 +262,8 @@ def labels_of(row: Row) -> tuple[tuple[tuple[str, float], ...], tuple[str, ...]]
             raise RowError(BuildReason.labels_malformed, f"{flag}: expected 0 or 1, found {cell[:40]!r}")
     if any(number is None for number in numbers.values()):
         return (), (BuildReason.labels_incomplete.value,)
-    raised = tuple((flag, _STATED) for flag, number in numbers.items() if number)
-    return raised or ((NO_FLAG, _STATED),), ()
+    raised = [flag for flag, number in numbers.items() if number]
+    return stated_codes(raised or (NO_FLAG,)), ()
 
 
 def from_source(source: Path | None, downloads: Path, console: Console | None = None, **options: Any) -> EchoNext:

@@ -17,7 +17,9 @@ from tfds_builders.common.records import Described, RowKey
 from tfds_builders.common.schema import Sex
 from tfds_builders.common.source_faults import measurement, split_codes
 from tfds_builders.common.sources import given_folder
-from tfds_builders.common.table_cohort import Row, RowError, TableCohort, plausible_age
+from tfds_builders.common.splits import SHARES_TO_TRAIN_ON
+from tfds_builders.common.stated import plausible_age, stated_codes
+from tfds_builders.common.table_cohort import Row, RowError, TableCohort
 from tfds_builders.heedb import tables
 from tfds_builders.heedb.tables import HOSPITALS, LabelSource, Selection
 
@@ -33,7 +35,6 @@ FACTS = CohortFacts(
 _PUBLISHED: Final = {"records": 10_471_531 + 968_680, "patients": 1_818_247 + 349_548}
 """Of version 4, both hospitals."""
 _SEX: Final[Mapping[str, Sex]] = {"female": "female", "f": "female", "male": "male", "m": "male"}
-_STATED = 100.0
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,7 @@ class Heedb(TableCohort):
     """Whose 12SL codes become labels and report: physicians' over-reads, the software's of the time, or 12SL v24's."""
 
     table_name = "metadata.csv"
-    splits = ("train", "validation", "test")
-    stratify: ClassVar[Mapping[str, float]] = {"train": 0.96, "validation": 0.02, "test": 0.02}
-    """A cohort to train on needs few patients to choose and test by (as MIMIC-IV-ECG's)."""
+    stratify: ClassVar[Mapping[str, float]] = SHARES_TO_TRAIN_ON
 
     def __post_init__(self) -> None:
         if self.first_year > self.last_year:
@@ -110,7 +109,7 @@ class Heedb(TableCohort):
             age_years=age_years,
             sex=sex,
             report=None if self.labels_from == "none" else join_columns(words[code] for code in codes if code in words),
-            labels=tuple((words.get(code, code), _STATED) for code in codes),
+            labels=stated_codes(words.get(code, code) for code in codes),
             site=f"{row[tables.HOSPITAL]} {part}" if part.startswith("S") else row[tables.HOSPITAL],
             reasons=(*age_reasons, *((BuildReason.sex_unknown.value,) if sex == "unknown" else ())),
         )

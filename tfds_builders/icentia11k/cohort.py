@@ -47,18 +47,13 @@ class Icentia11k(HeaderCohort):
     stored_as: Literal["I", "II"] = "I"
     """As which lead the device's single lead is stored."""
 
-    splits = ("train", "validation", "test")
+    own_facts = FACTS
     stratify: ClassVar[Mapping[str, float]] = {"train": 0.7, "validation": 0.15, "test": 0.15}
     """CLEF's shares; which patients they are is ours."""
 
     def __post_init__(self) -> None:
         if self.windows_per_segment < 0 or self.segments_per_patient < 0:
             raise BuildError("windows_per_segment and segments_per_patient: expected 0 (all) or a positive number")
-
-    @property
-    def facts(self) -> CohortFacts:
-        """See `Cohort.facts`."""
-        return FACTS
 
     @property
     def options(self) -> Mapping[str, Any]:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import Any
 
 from rich.console import Console
 
 from ecgclip_jax.signal.record import ECGRecord
 from ecgclip_jax.spec.signal import LEADS_12
 from tfds_builders.common.cohort import CohortFacts
-from tfds_builders.common.header_cohort import HeaderCohort, fields, stated_age, stated_sex
+from tfds_builders.common.header_cohort import HeaderCohort, fields
 from tfds_builders.common.records import Annotation, Described, RowKey
 from tfds_builders.common.sources import given_or_fetched
-from tfds_builders.common.splits import DEFAULT_SHARES
+from tfds_builders.common.stated import stated_codes, stated_person
 from tfds_builders.common.table_cohort import Row
 from tfds_builders.common.wfdb_annotations import read_annotations
 
@@ -29,7 +28,6 @@ FACTS = CohortFacts(
     package=Path(__file__).parent,
     published_counts={"records": 200, "patients": 200},
 )
-_STATED = 100.0
 _DIAGNOSES = "<diagnoses>:"
 
 
@@ -37,19 +35,8 @@ _DIAGNOSES = "<diagnoses>:"
 class Ludb(HeaderCohort):
     """LUDB 1.0.1 in the layout `data/N.{hea,dat,i,ii,…}`."""
 
-    splits = ("train", "validation", "test")
-    stratify: ClassVar[Mapping[str, float]] = DEFAULT_SHARES
+    own_facts = FACTS
     folder = "data"
-
-    @property
-    def facts(self) -> CohortFacts:
-        """See `Cohort.facts`."""
-        return FACTS
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        """See `Cohort.options`."""
-        return {}
 
     def key(self, row: Row) -> RowKey:
         """Each recording is of another person (dataset description)."""
@@ -59,16 +46,11 @@ class Ludb(HeaderCohort):
     def describe(self, row: Row) -> Described:
         """See `TableCohort.describe`."""
         stated = fields(row["comments"])
-        age_years, censored, age_reasons = stated_age(stated.get("age", ""))
-        sex, sex_reasons = stated_sex(stated.get("sex", ""))
         statements = _statements(row["comments"])
-        return Described(
-            age_years=age_years,
-            age_censored=censored,
-            sex=sex,
+        return replace(
+            stated_person(stated.get("age", ""), stated.get("sex", "")),
             report="\n".join(statements),
-            labels=tuple((statement.rstrip("."), _STATED) for statement in dict.fromkeys(statements)),
-            reasons=(*age_reasons, *sex_reasons),
+            labels=stated_codes(statement.rstrip(".") for statement in dict.fromkeys(statements)),
         )
 
     def annotations(self, row: Row, record: ECGRecord) -> list[Annotation]:

@@ -20,7 +20,9 @@ from tfds_builders.common.records import Described, RowKey
 from tfds_builders.common.schema import Sex
 from tfds_builders.common.source_faults import measurement
 from tfds_builders.common.sources import given_folder
-from tfds_builders.common.table_cohort import Row, RowError, TableCohort, plausible_age
+from tfds_builders.common.splits import SHARES_TO_TRAIN_ON
+from tfds_builders.common.stated import plausible_age, stated_codes
+from tfds_builders.common.table_cohort import Row, RowError, TableCohort
 from tfds_builders.mimic_iv_ecg import tables
 
 IcdColumn = Literal["all_diag_all", "all_diag_hosp", "hosp_diag_hosp", "ed_diag_hosp", "ed_diag_ed"]
@@ -42,7 +44,6 @@ _SPLIT_OF_FOLD = {str(fold): "train" for fold in range(18)} | {"18": "validation
 _SEX: dict[str, Sex] = {"F": "female", "M": "male"}
 _CENSORED_ANCHOR_AGE, _CENSORED_AGE_YEARS = 91, 90.0
 """MIMIC-IV writes 91 for every anchor age above 89."""
-_STATED = 100.0
 _BAND = re.compile(r"\s*([\d.]+)\s*-\s*([\d.]+)\s*Hz", re.IGNORECASE)
 _NOTCH = re.compile(r"\b(50|60)\s*Hz\s+notch", re.IGNORECASE)
 _ABSENT = ("", "nan", "none")
@@ -61,9 +62,8 @@ class MimicIvEcg(TableCohort):
     """How far an echocardiogram may lie from the ECG on either side (our choice)."""
 
     table_name = tables.RECORDS
-    splits = ("train", "validation", "test")
-    stratify: ClassVar[Mapping[str, float]] = {"train": 0.96, "validation": 0.02, "test": 0.02}
-    """Without Ext-ICD's folds: a cohort to train on needs few patients to choose and test by."""
+    stratify: ClassVar[Mapping[str, float]] = SHARES_TO_TRAIN_ON
+    """Without Ext-ICD's folds."""
 
     @property
     def facts(self) -> CohortFacts:
@@ -202,7 +202,7 @@ def _icd_codes(cell: str) -> tuple[tuple[str, float], ...]:
         raise RowError(
             BuildReason.labels_malformed, f"diagnoses: expected a list such as ['I4891'], found {cell[:60]!r}"
         )
-    return tuple((code, _STATED) for code in dict.fromkeys(codes))
+    return stated_codes(dict.fromkeys(codes))
 
 
 def from_source(source: Path | None, downloads: Path, console: Console | None = None, **options: Any) -> MimicIvEcg:

@@ -17,6 +17,7 @@ from tfds_builders.common.metadata import MetadataTable, sha256_of
 from tfds_builders.common.records import Described
 from tfds_builders.common.sources import given_folder
 from tfds_builders.common.splits import DEFAULT_SHARES
+from tfds_builders.common.stated import stated_codes
 from tfds_builders.common.table_cohort import Row, RowError
 from tfds_builders.mimic_iv_ecg import tables
 from tfds_builders.mimic_iv_ecg.cohort import MimicIvEcg
@@ -33,7 +34,6 @@ FACTS = CohortFacts(
 )
 _GAP: Final = "echo_gap_days"
 _FIELDS: Final = (*TARGETS, *WORDS)
-_STATED = 100.0
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class MimicIvEcgEcho(MimicIvEcg):
         described = super().describe({**row, "icd_codes": "", "echo_lvef": ""})
         return replace(
             described,
-            labels=tuple((code, _STATED) for code in findings(results)),
+            labels=stated_codes(findings(results)),
             measurements=(*described.measurements, *numbers(results).items()),
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from rich.console import Console
 
@@ -14,7 +14,6 @@ from tfds_builders.common.cohort import CohortFacts
 from tfds_builders.common.header_cohort import HeaderCohort
 from tfds_builders.common.records import Annotation, Described, RowKey
 from tfds_builders.common.sources import given_or_fetched
-from tfds_builders.common.splits import DEFAULT_SHARES
 from tfds_builders.common.table_cohort import Row
 from tfds_builders.common.wfdb_annotations import read_annotations
 
@@ -40,13 +39,7 @@ class Mitdb(HeaderCohort):
     modified_ii_as_ii: bool = False
     """Store the modified limb lead II, which is another lead of similar shape, as lead II: for single-lead tasks."""
 
-    splits = ("train", "validation", "test")
-    stratify: ClassVar[Mapping[str, float]] = DEFAULT_SHARES
-
-    @property
-    def facts(self) -> CohortFacts:
-        """See `Cohort.facts`."""
-        return FACTS
+    own_facts = FACTS
 
     @property
     def options(self) -> Mapping[str, Any]:

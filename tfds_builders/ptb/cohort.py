@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from rich.console import Console
 
 from tfds_builders.common.cohort import CohortFacts
-from tfds_builders.common.header_cohort import HeaderCohort, fields, stated_age, stated_sex
+from tfds_builders.common.header_cohort import HeaderCohort, fields
 from tfds_builders.common.records import Clinical, Described, RowKey
 from tfds_builders.common.sources import given_or_fetched
-from tfds_builders.common.splits import DEFAULT_SHARES
+from tfds_builders.common.stated import stated_codes, stated_person
 from tfds_builders.common.table_cohort import Row
 
 FACTS = CohortFacts(
@@ -27,7 +27,6 @@ FACTS = CohortFacts(
     package=Path(__file__).parent,
     published_counts={"records": 549, "patients": 290},
 )
-_STATED = 100.0
 _PATIENT = re.compile(r"patient\d+")
 _NOTHING = frozenset({"", "n/a", "no", "none", "unknown", "not available"})
 _YES_OR_NO: Final[Mapping[str, float]] = {"yes": 1.0, "no": 0.0}
@@ -39,18 +38,7 @@ _INFARCTION: Final = ("acute infarction (localization)", "former infarction (loc
 class Ptb(HeaderCohort):
     """`ptbdb` 1.0.0 in the layout `patientNNN/sNNNN_re`."""
 
-    splits = ("train", "validation", "test")
-    stratify: ClassVar[Mapping[str, float]] = DEFAULT_SHARES
-
-    @property
-    def facts(self) -> CohortFacts:
-        """See `Cohort.facts`."""
-        return FACTS
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        """See `Cohort.options`."""
-        return {}
+    own_facts = FACTS
 
     def takes(self, path: str) -> bool:
         """Records in a patient's folder."""
@@ -64,15 +52,10 @@ class Ptb(HeaderCohort):
     def describe(self, row: Row) -> Described:
         """See `TableCohort.describe`."""
         stated = fields(row["comments"])
-        age_years, censored, age_reasons = stated_age(stated.get("age", ""))
-        sex, sex_reasons = stated_sex(stated.get("sex", ""))
-        return Described(
-            age_years=age_years,
-            age_censored=censored,
-            sex=sex,
+        return replace(
+            stated_person(stated.get("age", ""), stated.get("sex", "")),
             clinical=_clinical(stated),
             labels=_diagnoses(stated),
-            reasons=(*age_reasons, *sex_reasons),
         )
 
 
@@ -87,7 +70,7 @@ def _diagnoses(stated: Mapping[str, str]) -> tuple[tuple[str, float], ...]:
     texts += [f"{name}: {stated[name]}" for name in _INFARCTION if stated.get(name, "").lower() not in _NOTHING]
     texts += re.split(r"[,;]", stated.get("additional diagnoses", ""))
     codes = (" ".join(text.split()) for text in texts if text.strip().lower() not in _NOTHING)
-    return tuple((code, _STATED) for code in dict.fromkeys(codes))
+    return stated_codes(dict.fromkeys(codes))
 
 
 def _clinical(stated: Mapping[str, str]) -> Clinical:

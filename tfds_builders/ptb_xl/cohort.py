@@ -18,7 +18,8 @@ from tfds_builders.common.download import Publisher
 from tfds_builders.common.records import Clinical, Described, RowKey
 from tfds_builders.common.schema import Sex
 from tfds_builders.common.sources import given_folder
-from tfds_builders.common.table_cohort import Row, RowError, TableCohort, plausible, plausible_age
+from tfds_builders.common.stated import plausible, plausible_age
+from tfds_builders.common.table_cohort import Row, RowError, TableCohort
 
 VERSION = "1.0.3"
 SOURCE_URL = f"https://physionet.org/files/ptb-xl/{VERSION}"
@@ -48,12 +49,13 @@ _HEIGHT_CM, _WEIGHT_KG = (40.0, 230.0), (2.0, 300.0)
 class PtbXl(TableCohort):
     """PTB-XL 1.0.3 in its native layout: `ptbxl_database.csv` beside `records500` and `records100`."""
 
+    own_facts = FACTS
     rate_hz: RateHz = 500
     """Which of the two published forms: 500 Hz as recorded, or the authors' 100 Hz version."""
     report_cleaning: CleaningStyle = "ptb_xl"
 
     table_name = "ptbxl_database.csv"
-    splits = ("train", "validation", "test")
+    stratify = None
     columns = (
         "ecg_id",
         "patient_id",
@@ -72,11 +74,6 @@ class PtbXl(TableCohort):
     def __post_init__(self) -> None:
         if self.rate_hz not in get_args(RateHz):
             raise BuildError(f"PTB-XL is published at 500 and 100 Hz; {self.rate_hz} Hz was asked for")
-
-    @property
-    def facts(self) -> CohortFacts:
-        """See `Cohort.facts`."""
-        return FACTS
 
     @property
     def options(self) -> Mapping[str, Any]:

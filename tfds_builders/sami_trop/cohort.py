@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
 
-from ecgclip_jax.signal.hdf5 import dataset, open_hdf5, record_of_millivolts
-from ecgclip_jax.signal.record import ECGReadError, ECGRecord
-from tfds_builders.code15.cohort import RATE_HZ, flag, follow_up, kept_open, sex_of
-from tfds_builders.common.audit import BuildReason
+from ecgclip_jax.signal.hdf5 import dataset, open_hdf5
+from ecgclip_jax.signal.record import ECGReadError
+from tfds_builders.code15.cohort import POSITION, Code15
 from tfds_builders.common.cohort import BuildError, CohortFacts
-from tfds_builders.common.header_cohort import stated_age
 from tfds_builders.common.metadata import ROW_NUMBER, MetadataTable, read_csv
-from tfds_builders.common.records import Described, RowKey
+from tfds_builders.common.records import RowKey
 from tfds_builders.common.sources import given_folder
-from tfds_builders.common.splits import DEFAULT_SHARES
-from tfds_builders.common.table_cohort import Row, RowError, TableCohort
+from tfds_builders.common.table_cohort import Row
 
 FACTS = CohortFacts(
     name="sami_trop",
@@ -32,29 +28,15 @@ FACTS = CohortFacts(
     package=Path(__file__).parent,
 )
 _TRACINGS = "exams.hdf5"
-_POSITION = "hdf5_row"
-_STATED = 100.0
 
 
 @dataclass(frozen=True)
-class SamiTrop(TableCohort):
-    """Zenodo's layout with the archive unpacked: `exams.csv` beside `exams.hdf5`."""
+class SamiTrop(Code15):
+    """Zenodo's layout with the archive unpacked: `exams.csv` beside `exams.hdf5`; columns and signals are CODE's."""
 
-    table_name = "exams.csv"
+    own_facts = FACTS
     columns = ("exam_id", "age", "is_male", "normal_ecg", "death", "timey")
-    splits = ("train", "validation", "test")
-    stratify: ClassVar[Mapping[str, float]] = DEFAULT_SHARES
-    zero_padded = True
-
-    @property
-    def facts(self) -> CohortFacts:
-        """See `Cohort.facts`."""
-        return FACTS
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        """See `Cohort.options`."""
-        return {}
+    label_columns = ("normal_ecg",)
 
     def metadata(self) -> MetadataTable:
         """The table with every row's position; refused where it has another length than the tracings."""
@@ -71,7 +53,7 @@ class SamiTrop(TableCohort):
             )
         # A malformed row has its number, too: the rows after it keep their tracings.
         positions = [str(number) for number in metadata.table[ROW_NUMBER].to_pylist()]
-        table = metadata.table.append_column(_POSITION, pa.array(positions, pa.string()))
+        table = metadata.table.append_column(POSITION, pa.array(positions, pa.string()))
         return MetadataTable(table, metadata.malformed, metadata.sha256)
 
     def key(self, row: Row) -> RowKey:
@@ -82,29 +64,6 @@ class SamiTrop(TableCohort):
     def path(self, row: Row) -> str:
         """All tracings stand in one file."""
         return _TRACINGS
-
-    def read(self, row: Row) -> ECGRecord:
-        """See `TableCohort.read`; tracings are time by leads, in mV."""
-        tracing = dataset(kept_open(self.source, _TRACINGS), "tracings", 3)[int(row[_POSITION])]
-        return record_of_millivolts(tracing, 1, row["exam_id"].strip(), RATE_HZ, "sami_trop hdf5")
-
-    def describe(self, row: Row) -> Described:
-        """See `TableCohort.describe`."""
-        normal = flag(row["normal_ecg"])
-        if normal is None:
-            raise RowError(
-                BuildReason.labels_malformed, f"normal_ecg: expected True or False, found {row['normal_ecg'][:40]!r}"
-            )
-        age_years, censored, age_reasons = stated_age(row["age"])
-        sex, sex_reasons = sex_of(row["is_male"])
-        return Described(
-            age_years=age_years,
-            age_censored=censored,
-            sex=sex,
-            clinical=follow_up(row),
-            labels=(("normal_ecg", _STATED),) if normal else (),
-            reasons=(*age_reasons, *sex_reasons),
-        )
 
 
 def from_source(source: Path | None, downloads: Path, console: Console | None = None, **options: Any) -> SamiTrop:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from rich.console import Console
 
@@ -13,10 +12,9 @@ from ecgclip_jax.signal.hdf5 import dataset, open_hdf5, record_of_millivolts
 from ecgclip_jax.signal.record import ECGRecord
 from tfds_builders.common.audit import BuildReason
 from tfds_builders.common.cohort import CohortFacts
-from tfds_builders.common.header_cohort import stated_age, stated_sex
 from tfds_builders.common.records import Described, RowKey
 from tfds_builders.common.sources import given_folder
-from tfds_builders.common.splits import DEFAULT_SHARES
+from tfds_builders.common.stated import stated_codes, stated_person
 from tfds_builders.common.table_cohort import Row, RowError, TableCohort
 
 FACTS = CohortFacts(
@@ -30,27 +28,15 @@ FACTS = CohortFacts(
     published_counts={"records": 25_770, "patients": 24_666},
 )
 _RATE_HZ = 500.0
-_STATED = 100.0
 
 
 @dataclass(frozen=True)
 class Sph(TableCohort):
     """The figshare collection's layout: `metadata.csv` beside `records/A00001.h5` …"""
 
+    own_facts = FACTS
     table_name = "metadata.csv"
     columns = ("ECG_ID", "AHA_Code", "Patient_ID", "Age", "Sex")
-    splits = ("train", "validation", "test")
-    stratify: ClassVar[Mapping[str, float]] = DEFAULT_SHARES
-
-    @property
-    def facts(self) -> CohortFacts:
-        """See `Cohort.facts`."""
-        return FACTS
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        """See `Cohort.options`."""
-        return {}
 
     def key(self, row: Row) -> RowKey:
         """Recording and patient."""
@@ -67,15 +53,7 @@ class Sph(TableCohort):
 
     def describe(self, row: Row) -> Described:
         """See `TableCohort.describe`."""
-        age_years, censored, age_reasons = stated_age(row["Age"])
-        sex, sex_reasons = stated_sex(row["Sex"])
-        return Described(
-            age_years=age_years,
-            age_censored=censored,
-            sex=sex,
-            labels=_statements(row["AHA_Code"]),
-            reasons=(*age_reasons, *sex_reasons),
-        )
+        return replace(stated_person(row["Age"], row["Sex"]), labels=_statements(row["AHA_Code"]))
 
 
 def _statements(cell: str) -> tuple[tuple[str, float], ...]:
@@ -87,7 +65,7 @@ def _statements(cell: str) -> tuple[tuple[str, float], ...]:
     codes = [code.strip() for code in cell.split(";") if code.strip()]
     if not codes or not all(part.isdecimal() for code in codes for part in code.split("+")):
         raise RowError(BuildReason.labels_malformed, f"AHA_Code: expected codes such as 60+341;22, found {cell[:60]!r}")
-    return tuple((code, _STATED) for code in dict.fromkeys(codes))
+    return stated_codes(dict.fromkeys(codes))
 
 
 def from_source(source: Path | None, downloads: Path, console: Console | None = None, **options: Any) -> Sph:

@@ -32,6 +32,7 @@ from ecgclip_jax.spec.signal import STORED_RATE_HZ
 from ecgclip_jax.text.report_writer import write_report, writer_fingerprint
 from tfds_builders.common.cohort import BuildError, Cohort, CohortFacts, Plan, Shard, SourceOutcome, rows_per_shard
 from tfds_builders.common.records import Clinical, Described, RowKey, audit_reasons, make_record
+from tfds_builders.common.stated import stated_codes
 
 WorldName = Literal["default", "strangers_reports", "unseen_targets", "device_linked"]
 WORLDS: Mapping[WorldName, WorldSpec] = MappingProxyType(
@@ -60,8 +61,6 @@ _SPLIT_OF_TENTH = (*("train",) * 8, "validation", "test")
 """By the last digit of the patient number: a larger cohort keeps every patient in his split."""
 _SPLITS = ("train", "validation", "test", "external")
 _PATIENTS_AT_ONCE = 16
-_STATED = 100.0
-"""Label value of what is true: the generator knows, so nothing is likely or unlikely."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +155,7 @@ def _outcome(batch: SyntheticBatch, i: int, hospital: Hospital, number: int, spl
         clinical=Clinical(**{name: float(values[i]) for name, values in batch.clinical.items()}),
         report=_report(batch, i, hospital),
         measurements=tuple((name, float(v[i])) for name, v in batch.measurements.items() if not math.isnan(v[i])),
-        labels=tuple((code, _STATED) for code in (*_found(batch.findings[i]), *_true_targets(batch, i))),
+        labels=stated_codes((*_found(batch.findings[i]), *_true_targets(batch, i))),
         site=hospital.name,
         device=batch.device[i],
         mains_hz=float(batch.mains_hz[i]),

@@ -31,6 +31,7 @@ from ecgclip_jax.spec.signal import STORED_RATE_HZ
 from ecgclip_jax.text.hospital_reports import hospital_writer_fingerprint, write_hospital_report
 from tfds_builders.common.cohort import BuildError, Cohort, CohortFacts, Plan, Shard, SourceOutcome, rows_per_shard
 from tfds_builders.common.records import Clinical, Described, RowKey, audit_reasons, make_record
+from tfds_builders.common.stated import stated_codes
 
 Sampling = Literal["case_enriched", "source"]
 
@@ -48,7 +49,6 @@ INTERNAL_SHARE = 0.55
 """Part of the ECGs that belong to the internal hospital; the external ones share the rest equally."""
 _SPLIT_OF_TENTH = (*("train",) * 7, "validation", "test", "test")
 """By the last digit of the patient number, so that a larger cohort keeps every patient in his split."""
-_STATED = 100.0
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _outcome(
         sex="female" if patients.female[row] else "male",
         clinical=Clinical(**{name: float(of[row, index]) for name, of in patients.clinical.items()}),
         report=write_hospital_report(record.findings, record.measurements, style, seed),
-        labels=tuple((code, _STATED) for code in (*record.findings, *_diagnoses(world, batch, row))),
+        labels=stated_codes((*record.findings, *_diagnoses(world, batch, row))),
         measurements=tuple(_measurements(batch, record, weight).items()),
         site=batch.hospital.name,
         device=record.device.name,

@@ -2,62 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from tfds_builders.common.audit import BuildReason
-from tfds_builders.common.cohort import OFFICIAL, BuildError, CohortFacts, SplitRule
-from tfds_builders.common.header_cohort import stated_age
+from tfds_builders.common.cohort import OFFICIAL, BuildError, SplitRule
+from tfds_builders.common.declaration import DeclaredCohort, TableDeclaration, read_declaration, undeclared
 from tfds_builders.common.metadata import ROW_NUMBER, MetadataTable, read_csv
 from tfds_builders.common.records import Described, RowKey
-from tfds_builders.common.source_faults import measurement
+from tfds_builders.common.source_faults import measured
 from tfds_builders.common.sources import given_folder
-from tfds_builders.common.splits import DEFAULT_SHARES
-from tfds_builders.common.table_cohort import Row, TableCohort
-from tfds_builders.table_folder.declaration import TableDeclaration, read_declaration
+from tfds_builders.common.table_cohort import Row
 
-FACTS = CohortFacts(
-    name="table_folder",
-    version="1.0.0",
-    access="private",
-    licence="the cohort's own",
-    homepage="the folder that you name",
-    label_vocabulary="own",
-    package=Path(__file__).parent,
-)
-"""What stands in for a cohort that is not declared yet."""
+FACTS = undeclared(Path(__file__).parent)
 
 
 @dataclass(frozen=True)
-class TableFolder(TableCohort):
+class TableFolder(DeclaredCohort):
     """A folder with `cohort.yaml`, a CSV or Parquet table, and ECG files in any format that `read_ecg` knows."""
 
-    splits = ("train", "validation", "test")
-    stratify: ClassVar[Mapping[str, float]] = DEFAULT_SHARES
+    own_facts = FACTS
 
     @cached_property
     def declaration(self) -> TableDeclaration:
         """What `cohort.yaml` says."""
         return read_declaration(self.source, TableDeclaration)
-
-    @property
-    def facts(self) -> CohortFacts:
-        """See `Cohort.facts`."""
-        return self.declaration.facts(FACTS.package)
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        """See `Cohort.options`: the whole declaration."""
-        return self.declaration.model_dump(mode="json")
 
     def metadata(self) -> MetadataTable:
         """See `TableCohort.metadata`."""
@@ -88,25 +65,22 @@ class TableFolder(TableCohort):
         """See `TableCohort.describe`."""
         declared = self.declaration
         columns = declared.columns
-        age_years, censored, age_reasons = stated_age(_cell(row, columns.age))
-        sex = declared.sex_of(_cell(row, columns.sex))
-        sex_reasons = (BuildReason.sex_unknown.value,) if sex == "unknown" and columns.sex else ()
-        numbers = ((name, measurement(row[name])) for name in columns.measurements)
-        return Described(
-            age_years=age_years,
-            age_censored=censored,
-            sex=sex,
+        return replace(
+            declared.person(_named(row, columns.age), _named(row, columns.sex)),
             report=None if columns.report is None else row[columns.report],
             labels=declared.labels_of(_cell(row, columns.labels)),
-            measurements=tuple((name, number) for name, number in numbers if number is not None),
+            measurements=measured((name, row[name]) for name in columns.measurements),
             site=_cell(row, columns.site),
             device=_cell(row, columns.device),
-            reasons=(*(age_reasons if columns.age else ()), *sex_reasons),
         )
 
 
+def _named(row: Row, column: str | None) -> str | None:
+    return None if column is None else row[column].strip()
+
+
 def _cell(row: Row, column: str | None) -> str:
-    return "" if column is None else row[column].strip()
+    return _named(row, column) or ""
 
 
 def _read_parquet(path: Path, named: Sequence[str]) -> MetadataTable:

@@ -2,57 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import Any
 
 from rich.console import Console
 
-from tfds_builders.common.audit import BuildReason
-from tfds_builders.common.cohort import CohortFacts
-from tfds_builders.common.header_cohort import HeaderCohort, fields, stated_age
+from tfds_builders.common.declaration import DeclaredCohort, HeaderDeclaration, read_declaration, undeclared
+from tfds_builders.common.header_cohort import HeaderCohort, fields
 from tfds_builders.common.records import Described, RowKey
 from tfds_builders.common.sources import given_folder
-from tfds_builders.common.splits import DEFAULT_SHARES
 from tfds_builders.common.table_cohort import Row
-from tfds_builders.table_folder.declaration import HeaderDeclaration, read_declaration
 
-FACTS = CohortFacts(
-    name="wfdb_folder",
-    version="1.0.0",
-    access="private",
-    licence="the cohort's own",
-    homepage="the folder that you name",
-    label_vocabulary="own",
-    package=Path(__file__).parent,
-)
-"""What stands in for a cohort that is not declared yet."""
+FACTS = undeclared(Path(__file__).parent)
 _FOLDER = "folder"
 
 
 @dataclass(frozen=True)
-class WfdbFolder(HeaderCohort):
+class WfdbFolder(DeclaredCohort, HeaderCohort):
     """A folder with `cohort.yaml` and WFDB records at any depth."""
 
-    splits = ("train", "validation", "test")
-    stratify: ClassVar[Mapping[str, float]] = DEFAULT_SHARES
+    own_facts = FACTS
 
     @cached_property
     def declaration(self) -> HeaderDeclaration:
         """What `cohort.yaml` says."""
         return read_declaration(self.source, HeaderDeclaration)
-
-    @property
-    def facts(self) -> CohortFacts:
-        """See `Cohort.facts`."""
-        return self.declaration.facts(FACTS.package)
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        """See `Cohort.options`: the whole declaration."""
-        return self.declaration.model_dump(mode="json")
 
     def key(self, row: Row) -> RowKey:
         """The path is the record's id: names may repeat in other folders."""
@@ -63,21 +39,19 @@ class WfdbFolder(HeaderCohort):
     def describe(self, row: Row) -> Described:
         """See `TableCohort.describe`."""
         comments = self.declaration.comments
-        age_years, censored, age_reasons = stated_age(_comment(row, comments.age))
-        sex = self.declaration.sex_of(_comment(row, comments.sex))
-        sex_reasons = (BuildReason.sex_unknown.value,) if sex == "unknown" and comments.sex else ()
-        return Described(
-            age_years=age_years,
-            age_censored=censored,
-            sex=sex,
+        return replace(
+            self.declaration.person(_named(row, comments.age), _named(row, comments.sex)),
             report=None if comments.report is None else _comment(row, comments.report),
             labels=self.declaration.labels_of(_comment(row, comments.labels)),
-            reasons=(*(age_reasons if comments.age else ()), *sex_reasons),
         )
 
 
+def _named(row: Row, name: str | None) -> str | None:
+    return None if name is None else fields(row["comments"]).get(name.lower(), "")
+
+
 def _comment(row: Row, name: str | None) -> str:
-    return "" if name is None else fields(row["comments"]).get(name.lower(), "")
+    return _named(row, name) or ""
 
 
 def from_source(source: Path | None, downloads: Path, console: Console | None = None, **options: Any) -> WfdbFolder:

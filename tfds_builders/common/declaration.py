@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from tfds_builders.common.audit import BuildReason
 from tfds_builders.common.cohort import AccessClass, BuildError, CohortFacts
+from tfds_builders.common.records import Described
 from tfds_builders.common.schema import Sex
+from tfds_builders.common.stated import stated_age, stated_codes
+from tfds_builders.common.table_cohort import TableCohort
 
 FILE_NAME = "cohort.yaml"
 _MAX_BYTES = 2**20
@@ -50,7 +57,9 @@ class Comments(_Strict):
     labels: str | None = "dx"
 
 
-class _Cohort(_Strict):
+class CohortDeclaration(_Strict):
+    """What every declaration says."""
+
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,60}$")
     version: str = Field(default="1.0.0", pattern=r"^\d+\.\d+\.\d+$")
     access: AccessClass = "private"
@@ -75,18 +84,31 @@ class _Cohort(_Strict):
             package=package,
         )
 
-    def sex_of(self, cell: str) -> Sex:
-        """Sex by the words that the declaration gives for it."""
+    def person(self, age: str | None, sex: str | None) -> Described:
+        """Age and sex as a recording states them; None where nothing is named for it, which is no fault of the row."""
+        age_years, censored, age_reasons = stated_age(age or "")
+        harmonised = self._sex(sex or "")
+        return Described(
+            age_years=age_years,
+            age_censored=censored,
+            sex=harmonised,
+            reasons=(
+                *(() if age is None else age_reasons),
+                *((BuildReason.sex_unknown.value,) if harmonised == "unknown" and sex is not None else ()),
+            ),
+        )
+
+    def _sex(self, cell: str) -> Sex:
         text = cell.strip()
         return "female" if text in self.female else "male" if text in self.male else "unknown"
 
     def labels_of(self, cell: str) -> tuple[tuple[str, float], ...]:
         """Codes of a cell, each once."""
         codes = (code.strip() for code in cell.split(self.label_separator))
-        return tuple((code, 100.0) for code in dict.fromkeys(code for code in codes if code))
+        return stated_codes(dict.fromkeys(code for code in codes if code))
 
 
-class TableDeclaration(_Cohort):
+class TableDeclaration(CohortDeclaration):
     """A folder of ECG files and a table."""
 
     table: str
@@ -95,7 +117,7 @@ class TableDeclaration(_Cohort):
     report_cleaning: Literal["plain", "merl", "ptb_xl", "mimic_iv_ecg"] = "plain"
 
 
-class HeaderDeclaration(_Cohort):
+class HeaderDeclaration(CohortDeclaration):
     """A folder of WFDB records, about which their headers say everything."""
 
     comments: Comments = Comments()
@@ -124,3 +146,36 @@ def read_declaration(folder: Path, kind: type[Declaration]) -> Declaration:
             f"{'.'.join(map(str, fault['loc'])) or 'the file'}: {fault['msg']}" for fault in error.errors()
         )
         raise BuildError(f"{path}: {faults}") from error
+
+
+@dataclass(frozen=True)
+class DeclaredCohort(TableCohort):
+    """A user's own cohort, of which `cohort.yaml` says everything; `own_facts` stand in until it is read."""
+
+    @property
+    @abstractmethod
+    def declaration(self) -> CohortDeclaration:
+        """What `cohort.yaml` says."""
+
+    @property
+    def facts(self) -> CohortFacts:
+        """See `Cohort.facts`."""
+        return self.declaration.facts(self.own_facts.package)
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """See `Cohort.options`: the whole declaration."""
+        return self.declaration.model_dump(mode="json")
+
+
+def undeclared(package: Path) -> CohortFacts:
+    """What stands in for a cohort that is not declared yet."""
+    return CohortFacts(
+        name=package.name,
+        version="1.0.0",
+        access="private",
+        licence="the cohort's own",
+        homepage="the folder that you name",
+        label_vocabulary="own",
+        package=package,
+    )
