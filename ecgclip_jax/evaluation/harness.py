@@ -37,7 +37,9 @@ from ecgclip_jax.evaluation.protocols.linear_probe import LinearProbe, ProbeData
 from ecgclip_jax.evaluation.protocols.retrieval import ecg_to_text, text_to_ecg
 from ecgclip_jax.evaluation.protocols.zero_shot import prompt_matrix, zero_shot_scores
 from ecgclip_jax.evaluation.results import Exclusion, ResultRow, Results, suppress_small_cells
-from ecgclip_jax.evaluation.scoring import Arm, Scored, TestSplit, ranking_rows, retrieval_rows
+from ecgclip_jax.evaluation.retrieval_rows import retrieval_rows
+from ecgclip_jax.evaluation.scored import Arm, Scored, TestSplit
+from ecgclip_jax.evaluation.scoring import ranking_rows
 from ecgclip_jax.evaluation.selection import Overlapping, choose_rows, require_disjoint
 from ecgclip_jax.evaluation.tasks import (
     LABEL_SETTING,

@@ -20,16 +20,8 @@ from scipy.special import expit
 
 from ecgclip_jax.data.labels import Labels
 from ecgclip_jax.evaluation.results import Exclusion, ResultRow
-from ecgclip_jax.evaluation.scoring import (
-    NO_ESTIMATE,
-    ClassCounts,
-    Scored,
-    TestSplit,
-    class_counts,
-    estimate_columns,
-    label_columns,
-    row_identity,
-)
+from ecgclip_jax.evaluation.row_columns import NO_ESTIMATE, estimate_columns, label_columns, row_identity
+from ecgclip_jax.evaluation.scored import ClassCounts, Scored, TestSplit, class_counts
 from ecgclip_jax.evaluation.tasks import exclusions
 from ecgclip_jax.metrics import calibration
 from ecgclip_jax.metrics.intervals import Scale, corrected_interval

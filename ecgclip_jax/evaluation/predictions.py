@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ecgclip_jax.evaluation.scoring import Scored, TestSplit
+from ecgclip_jax.evaluation.scored import Scored, TestSplit
 
 
 def save_predictions(

@@ -44,6 +44,10 @@ class ResultRow:
     compared_with: str
     """The row is the paired difference `model` - `compared_with` on the same patient draws."""
     protocol: str
+    label_fraction: float
+    """Share of the training patients whose labels were used; a protocol without training ignores it."""
+    n_repeats: int
+    """Draws of the labels and training seeds behind the value, which is their mean."""
     cohort: str
     version: str
     split: str
@@ -56,6 +60,8 @@ class ResultRow:
     value: float
     ci_low: float
     ci_high: float
+    p_value: float
+    """Of a difference that was tested (paired permutation, two-sided), before any correction."""
     chance: float
     """What guessing gives: 0.5, the prevalence, k candidates in n; NaN for differences."""
     n: int | None
@@ -82,6 +88,8 @@ class ResultRow:
     evaluation_fingerprint: str
     code_version: str
     synthetic: bool
+    availability: str
+    """Of a suite: real_here, obtainable or synthetic; tables never mix them."""
     access: str
 
 

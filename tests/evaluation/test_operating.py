@@ -13,7 +13,7 @@ from sklearn.metrics import brier_score_loss, precision_score, recall_score
 
 from ecgclip_jax.data.labels import Labels
 from ecgclip_jax.evaluation.operating import SCALES, fit_operating_points, operating_rows, save_operating_points
-from ecgclip_jax.evaluation.scoring import Arm, Scored, TestSplit
+from ecgclip_jax.evaluation.scored import Arm, Scored, TestSplit
 from ecgclip_jax.metrics.thresholds import fit_threshold
 
 COMMON = {

@@ -11,7 +11,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from ecgclip_jax.data.labels import Labels
 from ecgclip_jax.evaluation.results import ResultRow
-from ecgclip_jax.evaluation.scoring import METRICS, Arm, Scored, TestSplit, ranking_rows
+from ecgclip_jax.evaluation.scored import Arm, Scored, TestSplit
+from ecgclip_jax.evaluation.scoring import METRICS, ranking_rows
 
 COMMON = {
     "cohort": "a", "version": "1", "split": "test", "language": "en", "label_source": "independent",
@@ -100,3 +101,33 @@ def test_models_that_rank_alike_differ_by_nothing() -> None:
         row = _row(rows, metric.name, compared_with="b")
         assert (row.value, row.ci_low, row.ci_high) == pytest.approx((0, 0, 0), abs=1e-12)
         assert math.isnan(row.chance)
+
+
+def test_repeats_are_averaged_and_paired_between_arms() -> None:
+    split, scores = _split()
+    rng = np.random.default_rng(5)
+    noisy = [(scores + rng.normal(0, noise, scores.shape)).astype(np.float32) for noise in (0.2, 0.2, 1.5, 1.5)]
+    scored = [
+        Scored(Arm("ab"[i // 2], ""), "fine_tune", s, fraction=0.1, repeat=1 - i % 2) for i, s in enumerate(noisy)
+    ]
+    rows = ranking_rows(split, scored)
+    known = split.labels.known[:, 0]
+    single = [roc_auc_score(split.labels.positive[known, 0], s[known, 0]) for s in noisy]
+    assert _row(rows, "auroc").value == pytest.approx(np.mean(single[:2]))
+    assert {(r.label_fraction, r.n_repeats) for r in rows} == {(0.1, 2)}
+    difference = _row(rows, "auroc", compared_with="b")
+    assert difference.value == pytest.approx(np.mean(single[:2]) - np.mean(single[2:]))
+    assert difference.ci_low < difference.value < difference.ci_high
+    uneven = ranking_rows(split, scored[:3])
+    assert not [r for r in uneven if r.compared_with], "arms that were not fitted equally often are not paired"
+
+
+def test_labels_of_different_sources_have_no_common_mean() -> None:
+    split, scores = _split()
+    sources = {"first": "report", "second": "independent"}
+    apart = replace(split, label_sources=sources, groups=sources, macro_min_labels=1)
+    rows = ranking_rows(apart, [Scored(Arm("a", ""), "linear_probe", scores)])
+    macros = {r.label_group: r for r in rows if r.label == "macro" and r.metric == "auroc"}
+    assert set(macros) == {"report", "independent"}
+    assert macros["report"].value == _row(rows, "auroc").value
+    assert {r.label: r.label_source for r in rows if r.label != "macro"} == sources

@@ -39,7 +39,8 @@ def row(**changes: object) -> ResultRow:
         "prevalence": 0.2, "n_patients": 150, "n_labels": None, "discarded_draws": 0.0, "replicates": 100,
         "excluded": "", "excluded_labels": "", "note": "", "language": "en", "bootstrap_seed": 0, "model_seed": None,
         "model_fingerprint": "m", "data_fingerprint": "d", "prompts_fingerprint": "p", "evaluation_fingerprint": "e",
-        "code_version": "0", "synthetic": False, "access": "open",
+        "code_version": "0", "synthetic": False, "access": "open", "label_fraction": 1.0, "n_repeats": 1,
+        "p_value": NAN, "availability": "",
     }  # fmt: skip
     return ResultRow(**values | changes)
 

@@ -1,0 +1,295 @@
+"""Full fine-tuning: the whole ECG encoder learns all labels at once through one masked linear layer.
+
+It starts from any weights, pre-trained or random; the model that is given decides the arm, and everything else is the
+same. `finetune` takes training and validation data only: test data have no way in. Loss: the mean over labels of their
+weighted binary cross-entropy over known records. In a batch each label is divided by its known weight in the whole
+training set, not in the batch, so that the batch's loss is an unbiased estimate however rarely a label is known.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from ecgclip_jax.contracts import EcgInput
+from ecgclip_jax.evaluation.protocols.tuning_data import Tunable, TuningData, ecg_rows, filled
+from ecgclip_jax.evaluation.protocols.tuning_program import Rates, TuningProgram, TuningState, tuning_program
+from ecgclip_jax.metrics.ranking import average_precision
+from ecgclip_jax.models.functional import Tree
+from ecgclip_jax.spec.errors import UserError
+from ecgclip_jax.spec.evaluation import FinetuneSpec
+
+Advance = Callable[[int], None]
+"""Told how many updates more are done; in all `len(learning_rates) * settings.steps(records)`."""
+
+
+class FinetuneError(UserError):
+    """Training or validation labels that cannot be learned or chosen on, or trainings that all diverged."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One look at the validation set."""
+
+    step: int
+    """Updates made so far."""
+    train_loss: float
+    """Mean over the updates since the last check."""
+    validation_loss: float
+    macro_average_precision: float
+    """Mean over the labels of `Finetuned.chosen_by`; NaN if there are none."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training at one learning rate."""
+
+    learning_rate: float
+    checks: tuple[Check, ...]
+    best: int | None
+    """Which check is the best; None if no check was finite."""
+    ended: Literal["complete", "patience", "diverged"]
+
+
+@dataclass(frozen=True, eq=False)
+class Finetuned:
+    """The best check of the best trial by validation; labels that training could not define score NaN."""
+
+    fitted: Bool[np.ndarray, "labels"]
+    """Labels with both classes in training."""
+    chosen_by: Bool[np.ndarray, "labels"]
+    """Labels with both classes in validation too: they chose learning rate and check for all."""
+    trials: tuple[Trial, ...]
+    chosen: int
+    """Which trial."""
+    epochs: float
+    """Passes over the training ECGs up to the chosen check."""
+    params: Tree
+    stats: Tree
+    program: TuningProgram
+    batch: int
+
+    @property
+    def learning_rate(self) -> float:
+        """The chosen one."""
+        return self.trials[self.chosen].learning_rate
+
+    @property
+    def check(self) -> Check:
+        """The chosen one."""
+        trial = self.trials[self.chosen]
+        assert trial.best is not None
+        return trial.checks[trial.best]
+
+    def scores(self, ecg: EcgInput) -> Float[np.ndarray, "records labels"]:
+        """Logits, float32, of ECGs from `tuning_inputs`; NaN for labels that could not be fitted."""
+        rows = np.arange(len(ecg.signal))
+        logits = _scores(self.program, *self.program.place((self.params, self.stats)), ecg, rows, self.batch)
+        return np.where(self.fitted, logits, np.float32(np.nan))
+
+
+def finetune(
+    model: Tunable,
+    train: TuningData,
+    validation: TuningData,
+    settings: FinetuneSpec,
+    seed: int,
+    advance: Advance | None = None,
+) -> Finetuned:
+    """Fine-tune from the model's weights at every learning rate; keep the best check of all by validation.
+
+    Args:
+        model: where to start: `inference.load_model(…)` or `inference.untrained(model, seed)`.
+        train: what is learned from; its inputs must be made for this model's input specification.
+        validation: what chooses learning rate and check.
+        settings: the same for every arm.
+        seed: of the order of the training ECGs (and of a `uniform` head); with the same seed the result is the same
+            to the last bit on the same devices.
+        advance: progress.
+
+    Raises:
+        FinetuneError: no label has both classes in training or, among those, in validation; or all trainings diverged.
+    """
+    fitted = train.both_classes
+    chosen_by = fitted & validation.both_classes
+    _require(fitted, "training", "nothing can be learned")
+    _require(chosen_by, "validation", "neither a learning rate nor a check can be chosen")
+    program = tuning_program(model.experiment, settings.batch)
+    start = model.params["ecg"], model.batch_stats["ecg"], _head(program.width, train, fitted, settings, seed)
+    trials: list[Trial] = []
+    best: tuple[float, int, Tree, Tree] | None = None
+    for number, rate in enumerate(settings.learning_rates):
+        run = _Run(program, settings, train, validation, fitted, chosen_by, rate, seed)
+        trial, kept = run.go(program.start(*start), advance or (lambda _: None))
+        trials.append(trial)
+        if kept is not None and (best is None or kept[0] > best[0]):
+            best = kept[0], number, kept[1], kept[2]
+    if best is None:
+        raise FinetuneError(
+            f"fine-tuning: all {len(trials)} trainings diverged (learning rates {settings.learning_rates}); "
+            "expected a finite validation loss; give lower learning rates"
+        )
+    _, chosen, params, stats = best
+    trial = trials[chosen]
+    assert trial.best is not None
+    epochs = trial.checks[trial.best].step * settings.batch / len(train)
+    return Finetuned(fitted, chosen_by, tuple(trials), chosen, epochs, params, stats, program, settings.batch)
+
+
+def _require(labels: Bool[np.ndarray, "labels"], split: str, consequence: str) -> None:
+    if not labels.any():
+        raise FinetuneError(
+            f"fine-tuning: expected labels with positives and negatives in {split}, found none of {len(labels)}, so "
+            f"{consequence}; give more records, or other labels"
+        )
+
+
+def _head(
+    width: int, train: TuningData, fitted: Bool[np.ndarray, "labels"], settings: FinetuneSpec, seed: int
+) -> dict[str, Float[np.ndarray, "..."]]:
+    """The linear layer before the first update; labels that are not fitted start, and stay, at zero."""
+    labels = len(fitted)
+    if settings.head_start == "uniform":
+        rng = np.random.default_rng([seed, 1])
+        bound = 1 / math.sqrt(width)
+        return {
+            "kernel": rng.uniform(-bound, bound, (width, labels)).astype(np.float32),
+            "bias": rng.uniform(-bound, bound, labels).astype(np.float32),
+        }
+    weights = train.weights
+    positives, negatives = (weights * train.positive).sum(axis=0), (weights * ~train.positive).sum(axis=0)
+    odds = np.divide(positives, negatives, out=np.ones(labels), where=fitted)
+    return {"kernel": np.zeros((width, labels), np.float32), "bias": np.log(odds).astype(np.float32)}
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """One training at one learning rate."""
+
+    program: TuningProgram
+    settings: FinetuneSpec
+    train: TuningData
+    validation: TuningData
+    fitted: Bool[np.ndarray, "labels"]
+    chosen_by: Bool[np.ndarray, "labels"]
+    rate: float
+    seed: int
+
+    def go(self, state: TuningState, advance: Advance) -> tuple[Trial, tuple[float, Tree, Tree] | None]:
+        """The trial, and merit, parameters and statistics of its best check (merit: higher is better)."""
+        steps = self.settings.steps(len(self.train))
+        share = _share(self.train, self.fitted)
+        positive = (self.train.positive & self.train.known).astype(np.float32)
+        due = check_steps(steps, self.settings.checks)
+        checks: list[Check] = []
+        losses: list[jax.Array] = []
+        kept: tuple[float, Tree, Tree] | None = None
+        best: int | None = None
+        ended: Literal["complete", "patience", "diverged"] = "complete"
+        done = 0
+        for number, rows in zip(range(steps), batches(len(self.train), self.settings.batch, self.seed), strict=False):
+            ecg = ecg_rows(self.train.ecg, self.train.rows[rows])
+            state, loss = self.program.step(state, ecg, positive[rows], share[rows], self._rates(number, steps))
+            losses.append(loss)
+            if number + 1 not in due:
+                continue
+            check = self._check(number + 1, state, losses)
+            checks.append(check)
+            advance(number + 1 - done)
+            done, losses = number + 1, []
+            merit = _merit(check, self.settings)
+            if not math.isfinite(check.train_loss + check.validation_loss):
+                ended = "diverged"
+                break
+            if kept is None or merit > kept[0]:
+                best = len(checks) - 1
+                kept = merit, *jax.device_get((state.params, state.stats))
+            elif best is not None and len(checks) - 1 - best >= self.settings.patience:
+                ended = "patience"
+                break
+        advance(steps - done)
+        return Trial(self.rate, tuple(checks), best, ended), kept
+
+    def _rates(self, step: int, steps: int) -> Rates:
+        rate = np.float32(self.rate * schedule(self.settings, step, steps, len(self.train)))
+        head = np.float32(rate * self.settings.head_rate_factor)
+        return Rates(np.asarray(rate), np.asarray(head), np.asarray(np.float32(self.settings.weight_decay)))
+
+    def _check(self, step: int, state: TuningState, losses: list[jax.Array]) -> Check:
+        data = self.validation
+        logits = _scores(self.program, state.params, state.stats, data.ecg, data.rows, self.settings.batch)
+        loss, precision = _validation(logits, data, self.chosen_by)
+        return Check(step, float(np.mean(jax.device_get(losses))), loss, precision)
+
+
+def _merit(check: Check, settings: FinetuneSpec) -> float:
+    return check.macro_average_precision if settings.selection == "macro_average_precision" else -check.validation_loss
+
+
+def schedule(settings: FinetuneSpec, step: int, steps: int, records: int) -> float:
+    """Share of the peak rate at update `step` (from 0) of `steps`: a linear climb, then the schedule."""
+    warmup = int(settings.warmup_share * steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    if settings.schedule == "halving":
+        return float(0.5 ** (step * settings.batch // records // settings.halve_every_epochs))
+    return (1 + math.cos(math.pi * (step - warmup) / (steps - warmup))) / 2
+
+
+def check_steps(steps: int, checks: int) -> frozenset[int]:
+    """Numbers of updates after which validation is scored; the last is among them."""
+    return frozenset(math.ceil(steps * (k + 1) / checks) for k in range(checks))
+
+
+def batches(records: int, batch: int, seed: int) -> Iterator[Int[np.ndarray, "batch"]]:
+    """Full batches for ever: passes over all records, each in its own order, one after the other.
+
+    A batch may end one pass and begin the next, so nothing is padded and BatchNorm sees ECGs only.
+    """
+    rng = np.random.default_rng([seed, 0])
+    queue = rng.permutation(records)
+    while True:
+        while len(queue) < batch:
+            queue = np.concatenate([queue, rng.permutation(records)])
+        yield queue[:batch]
+        queue = queue[batch:]
+
+
+def _share(train: TuningData, fitted: Bool[np.ndarray, "labels"]) -> Float[np.ndarray, "records labels"]:
+    """Weight of each loss term such that its mean over records and labels is the mean over fitted labels of theirs."""
+    weights = train.weights * fitted
+    total = weights.sum(axis=0) * fitted.mean()
+    each = np.divide(weights * len(train), total, out=np.zeros_like(weights), where=fitted)
+    return each.astype(np.float32)
+
+
+def _scores(
+    program: TuningProgram, params: Tree, stats: Tree, ecg: EcgInput, rows: Int[np.ndarray, "records"], batch: int
+) -> Float[np.ndarray, "records labels"]:
+    """Logits of some ECGs, `batch` at a time."""
+    done = [np.zeros((0, params["head"]["bias"].shape[0]), np.float32)]
+    for start in range(0, len(rows), batch):
+        part = ecg_rows(ecg, rows[start : start + batch])
+        whole = cast(EcgInput, jax.tree.map(lambda values: filled(values, batch), part))
+        done.append(np.asarray(program.score(params, stats, whole))[: len(rows) - start])
+    return np.concatenate(done)
+
+
+def _validation(
+    logits: Float[np.ndarray, "records labels"], data: TuningData, labels: Bool[np.ndarray, "labels"]
+) -> tuple[float, float]:
+    """Mean over labels of cross-entropy and of average precision; NaN if a score is not finite."""
+    wide, weights = logits[:, labels].astype(np.float64), data.weights[:, labels]
+    positive, known = data.positive[:, labels], data.known[:, labels]
+    losses = (weights * (np.logaddexp(0.0, wide) - np.where(positive, wide, 0.0))).sum(axis=0) / weights.sum(axis=0)
+    precisions = [
+        average_precision(positive[k, i], wide[k, i], None if data.weight is None else data.weight[k])
+        for i, k in enumerate(known.T)
+    ]
+    return float(losses.mean()), float(np.mean(precisions))

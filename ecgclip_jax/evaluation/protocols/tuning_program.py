@@ -1,0 +1,138 @@
+"""The two compiled programs of fine-tuning, one update and one scoring, shared by all fine-tunes of an architecture.
+
+Whatever differs between fine-tunes (weights, learning rate, decay, labels) is an argument: nothing is compiled again
+for another draw, seed or rate. The head reads the mean of the trunk over time, as in MERL's and ECGCLIP's released code.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Shaped
+
+from ecgclip_jax.contracts import EcgInput
+from ecgclip_jax.evaluation.protocols.tuning_data import on_device
+from ecgclip_jax.models.functional import PureModule, Tree
+from ecgclip_jax.models.resnet1d import ResNet1D, trunk_width
+from ecgclip_jax.parallel.host import batch_sharding, replicated
+from ecgclip_jax.parallel.mesh import build_mesh
+from ecgclip_jax.parallel.rules import match_rules
+from ecgclip_jax.spec.encoders import ResNet1DSpec
+from ecgclip_jax.spec.experiment import Experiment, MeshSpec
+from ecgclip_jax.training.optimizer import DECAY_RULES
+
+
+class TuningState(NamedTuple):
+    """All that changes: `params` are `{"ecg": trunk, "head": {kernel, bias}}`."""
+
+    params: Tree
+    stats: Tree
+    moments: Any
+
+
+class Rates(NamedTuple):
+    """What an update's size depends on; float32 scalars."""
+
+    encoder: Shaped[np.ndarray, ""]
+    head: Shaped[np.ndarray, ""]
+    weight_decay: Shaped[np.ndarray, ""]
+
+
+@dataclass(frozen=True, eq=False)
+class TuningProgram:
+    """The functions of one trunk on the devices that a batch divides by."""
+
+    trunk: PureModule
+    width: int
+    mesh: Mesh
+    step: Any
+    """(state, ecg, positive, share, rates) → (state, loss); the state's buffers are used up."""
+    score: Any
+    """(params, stats, ecg) → logits [batch, labels]."""
+
+    def place(self, tree: Any) -> Any:
+        """Host arrays on every device; a state is given away to `step`, so it is copied."""
+        return jax.device_put(jax.tree.map(np.array, tree), replicated(self.mesh))
+
+    def start(self, params: Tree, stats: Tree, head: Tree) -> TuningState:
+        """The state before the first update, from an encoder's own trees (pooling is left behind)."""
+        both = {"ecg": self.trunk_part(params), "head": head}
+        return TuningState(*self.place((both, dict(stats), _moments().init(both))))
+
+    def trunk_part(self, params: Tree) -> Tree:
+        """The trunk's parameters of an encoder, which may pool by attention."""
+        names = jax.eval_shape(self.trunk.init, jax.random.key(0))[0]
+        return {name: params[name] for name in names}
+
+
+def tuning_program(experiment: Experiment, batch: int) -> TuningProgram:
+    """The programs for an experiment's encoder; the same object for equal architectures and batches."""
+    trunk = experiment.ecg_encoder.replace({"pooling": "mean", "norm_groups": 1})
+    return _program(trunk, experiment.encoder_leads, experiment.signal.samples, batch)
+
+
+@lru_cache(maxsize=8)
+def _program(spec: ResNet1DSpec, leads: int, samples: int, batch: int) -> TuningProgram:
+    trunk = PureModule(lambda rngs: ResNet1D(spec, leads=leads, samples=samples, rngs=rngs))
+    devices = jax.local_devices()
+    mesh = build_mesh(MeshSpec(), devices[: math.gcd(batch, len(devices))])
+    everywhere, rows = replicated(mesh), batch_sharding(mesh)
+
+    def logits_of(params: Tree, stats: Tree, ecg: EcgInput, train: bool) -> tuple[Array, Tree]:
+        output, moved = trunk.apply(params["ecg"], stats, on_device(ecg), train=train)
+        return output.features @ params["head"]["kernel"] + params["head"]["bias"], moved
+
+    def step(
+        state: TuningState,
+        ecg: EcgInput,
+        positive: Float[Array, "batch labels"],
+        share: Float[Array, "batch labels"],
+        rates: Rates,
+    ) -> tuple[TuningState, Float[Array, ""]]:
+        def loss_of(params: Tree) -> tuple[Array, Tree]:
+            logits, moved = logits_of(params, state.stats, ecg, train=True)
+            return jnp.mean(share * (jax.nn.softplus(logits) - positive * logits)), moved
+
+        (loss, stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        directions, moments = _moments().update(gradients, state.moments)
+        params = {name: _moved(rate, rates.weight_decay, state.params[name], directions[name])
+                  for name, rate in (("ecg", rates.encoder), ("head", rates.head))}  # fmt: skip
+        return TuningState(params, stats, moments), loss
+
+    def score(params: Tree, stats: Tree, ecg: EcgInput) -> Float[Array, "batch labels"]:
+        return logits_of(params, stats, ecg, train=False)[0]
+
+    return TuningProgram(
+        trunk,
+        trunk_width(spec),
+        mesh,
+        jax.jit(
+            step,
+            donate_argnums=0,
+            in_shardings=(everywhere, rows, rows, rows, everywhere),
+            out_shardings=(everywhere, everywhere),
+        ),
+        jax.jit(score, in_shardings=(everywhere, everywhere, rows), out_shardings=rows),
+    )
+
+
+def _moments() -> optax.GradientTransformation:
+    """Adam's, as in PyTorch: 0.9, 0.999, 1e-8."""
+    return optax.scale_by_adam()
+
+
+def _moved(rate: Array, weight_decay: Array, params: Tree, directions: Tree) -> Tree:
+    """AdamW's update; decay pulls on what it pulls on in pre-training."""
+    decays = match_rules(DECAY_RULES, params, what="weight decay rules")
+    moved: Tree = jax.tree.map(
+        lambda p, d, decayed: p - rate * (d + (weight_decay * p if decayed else 0.0)), params, directions, decays
+    )
+    return moved
