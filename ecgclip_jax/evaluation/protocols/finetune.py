@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -90,7 +91,8 @@ class Finetuned:
     def scores(self, ecg: EcgInput) -> Float[np.ndarray, "records labels"]:
         """Logits, float32, of ECGs from `tuning_inputs`; NaN for labels that could not be fitted."""
         rows = np.arange(len(ecg.signal))
-        logits = _scores(self.program, *self.program.place((self.params, self.stats)), ecg, rows, self.batch)
+        params, stats = self.program.place((self.params, self.stats))
+        logits = _scores(self.program, params, stats, ecg, rows, self.batch)
         return np.where(self.fitted, logits, np.float32(np.nan))
 
 
@@ -219,7 +221,7 @@ class _Run:
     def _rates(self, step: int, steps: int) -> Rates:
         rate = np.float32(self.rate * schedule(self.settings, step, steps, len(self.train)))
         head = np.float32(rate * self.settings.head_rate_factor)
-        return Rates(np.asarray(rate), np.asarray(head), np.asarray(np.float32(self.settings.weight_decay)))
+        return Rates(jnp.asarray(rate), jnp.asarray(head), jnp.float32(self.settings.weight_decay))
 
     def _check(self, step: int, state: TuningState, losses: list[jax.Array]) -> Check:
         data = self.validation
@@ -265,7 +267,7 @@ def _share(train: TuningData, fitted: Bool[np.ndarray, "labels"]) -> Float[np.nd
     """Weight of each loss term such that its mean over records and labels is the mean over fitted labels of theirs."""
     weights = train.weights * fitted
     total = weights.sum(axis=0) * fitted.mean()
-    each = np.divide(weights * len(train), total, out=np.zeros_like(weights), where=fitted)
+    each: np.ndarray = np.divide(weights * len(train), total, out=np.zeros_like(weights), where=fitted)
     return each.astype(np.float32)
 
 
@@ -278,7 +280,8 @@ def _scores(
         part = ecg_rows(ecg, rows[start : start + batch])
         whole = cast(EcgInput, jax.tree.map(lambda values: filled(values, batch), part))
         done.append(np.asarray(program.score(params, stats, whole))[: len(rows) - start])
-    return np.concatenate(done)
+    logits: np.ndarray = np.concatenate(done)
+    return logits
 
 
 def _validation(

@@ -108,6 +108,17 @@ def tuning_inputs(model: Tunable, records: int, chunks: Iterable[Chunk]) -> EcgI
             done += n
     if done != records:
         raise ValueError(f"expected {records} ECGs in all chunks, found {done}")
+    made_once: EcgInput = host_input(signal, lead_present, sample_valid)
+    return made_once
+
+
+@no_type_check
+def host_input(
+    signal: Float[np.ndarray, "records time lead"],
+    lead_present: Bool[np.ndarray, "records lead"],
+    sample_valid: Bool[np.ndarray, "records time"],
+) -> EcgInput:
+    """An encoder's input as arrays on the host."""
     return EcgInput(signal, lead_present, sample_valid)
 
 

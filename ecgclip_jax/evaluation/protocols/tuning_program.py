@@ -1,7 +1,8 @@
 """The two compiled programs of fine-tuning, one update and one scoring, shared by all fine-tunes of an architecture.
 
 Whatever differs between fine-tunes (weights, learning rate, decay, labels) is an argument: nothing is compiled again
-for another draw, seed or rate. The head reads the mean of the trunk over time, as in MERL's and ECGCLIP's released code.
+for another draw, seed or rate. The head reads the mean of the trunk over time, as in the released code of MERL and of
+ECGCLIP.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float
 
 from ecgclip_jax.contracts import EcgInput
 from ecgclip_jax.evaluation.protocols.tuning_data import on_device
@@ -41,9 +42,9 @@ class TuningState(NamedTuple):
 class Rates(NamedTuple):
     """What an update's size depends on; float32 scalars."""
 
-    encoder: Shaped[np.ndarray, ""]
-    head: Shaped[np.ndarray, ""]
-    weight_decay: Shaped[np.ndarray, ""]
+    encoder: Array
+    head: Array
+    weight_decay: Array
 
 
 @dataclass(frozen=True, eq=False)
