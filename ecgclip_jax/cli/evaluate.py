@@ -46,6 +46,9 @@ class EvaluateArguments:
     """How many random encoders stand beside the trained one."""
     on_overlap: Literal["refuse", "flag", "exclude"] = "refuse"
     """What to do when a test record or patient was seen in pre-training."""
+    suite: str | None = None
+    """A suite instead of the experiment's own evaluation: ecgclip89_small (synthetic, minutes on a laptop), ecgclip89,
+    quick. Its cohorts, protocols and claims are its own; synthetic cohorts and further arms are made on the way."""
     with_patient_data: bool = False
     """Above access class `open`: also keep per-record arrays and counts below ten, in local files."""
 
@@ -53,7 +56,21 @@ class EvaluateArguments:
 def main(words: list[str]) -> int:
     """Evaluates, prints the table, writes the report."""
     arguments = parse(EvaluateArguments, words, "evaluate")
-    evaluate_run(arguments, Console())
+    if arguments.suite is None:
+        evaluate_run(arguments, Console())
+        return 0
+    from ecgclip_jax.cli.suites import evaluate_suite
+
+    evaluate_suite(
+        arguments.run,
+        arguments.suite,
+        arguments.data_dir,
+        Console(),
+        step=arguments.step,
+        on_overlap=arguments.on_overlap,
+        replicates=arguments.replicates,
+        with_patient_data=arguments.with_patient_data,
+    )
     return 0
 
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
+from rich.console import Console
 
+from ecgclip_jax.cli.generated import prepare_generated
 from ecgclip_jax.cli.options import default_data_dir, parse_with_overrides
 from ecgclip_jax.parallel.distributed import Cluster, JobFlags, find_job, first_process, start_job
 from ecgclip_jax.spec.files import load_experiment
@@ -50,6 +52,8 @@ def main(words: list[str]) -> int:
     if job is not None:
         print(f"ecgclip train: {job}", file=sys.stderr, flush=True)
         print(f"ecgclip train: {start_job(job)}", file=sys.stderr, flush=True)
+    else:
+        prepare_generated((source.cohort for source in experiment.data.sources), arguments.data_dir, Console())
     from ecgclip_jax.training.loop import train
 
     workdir = arguments.workdir or Path("runs") / experiment.name

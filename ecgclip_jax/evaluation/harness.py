@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ecgclip_jax.data.labels import Labels, label_matrix, record_concepts
 from ecgclip_jax.data.sources import CohortSplit, open_cohort, strictest_access
+from ecgclip_jax.evaluation.code_version import code_version
 from ecgclip_jax.evaluation.embedding import (
     EcgArrays,
     Model,
@@ -52,7 +52,6 @@ from ecgclip_jax.evaluation.training_reports import NO_REPORTS, TrainingReports,
 from ecgclip_jax.evaluation.trivial import TRIVIAL_FEATURES, fill_missing, training_medians
 from ecgclip_jax.spec.experiment import EvaluationSpec, Source
 from ecgclip_jax.text.prompts import PromptSet, load_prompts
-from ecgclip_jax.training.run_folder import git_commit
 
 PRETRAINED, TRIVIAL = "pre-trained", "trivial features"
 
@@ -343,7 +342,7 @@ def _test_split(
         "data_fingerprint": array_key(split.opened.fingerprint, *split.rows),
         "prompts_fingerprint": prompts.sha,
         "evaluation_fingerprint": array_key(spec.fingerprint(), seed),
-        "code_version": _code_version(),
+        "code_version": code_version(),
         "synthetic": synthetic,
         "access": access,
     }
@@ -358,15 +357,6 @@ def _test_split(
         spec.bootstrap_replicates,
         seed,
     )
-
-
-def _code_version() -> str:
-    try:
-        released = version("ecgclip_jax")
-    except PackageNotFoundError:
-        released = "not installed"
-    commit = git_commit()
-    return f"{released} ({commit})" if commit else released
 
 
 def _retrieval(

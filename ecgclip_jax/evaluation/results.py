@@ -31,6 +31,7 @@ class Exclusion(StrEnum):
     ONE_CLASS_IN_VALIDATION = "one_class_in_validation"
     NO_PROMPT = "no_prompt"
     SCORES_NOT_FINITE = "scores_not_finite"
+    NO_CEILING = "stands_on_the_tracing_itself"
     NOT_DEFINED = "not_defined_by_the_data"
     FEW_LABELS = "few_labels_for_a_macro_mean"
     SMALL_CELL = "small_cell_suppressed"
@@ -143,14 +144,17 @@ class Results:
         conditions = {"compared_with": ""} | conditions
         return [row for row in self.rows if all(getattr(row, name) == value for name, value in conditions.items())]
 
-    def save(self, folder: Path) -> Results:
-        """Write `results.parquet` and `results.json`; the old ones stay whole until the new ones are."""
+    def save(self, folder: Path, *, labels_in_json: bool = True) -> Results:
+        """Write `results.parquet` and `results.json`; the old ones stay whole until the new ones are.
+
+        Of a suite the JSON holds macro means alone (`labels_in_json=False`): its labels are hundreds of megabytes.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         facts = {"warnings": list(self.warnings), "seconds": dict(self.seconds)}
         table = self.table().replace_schema_metadata({b"evaluation": json.dumps(facts).encode()})
         pq.write_table(table, folder / "results.parquet.part")
         (folder / "results.parquet.part").replace(folder / "results.parquet")
-        content = facts | {"rows": [_json_row(row) for row in self.rows]}
+        content = facts | {"rows": [_json_row(row) for row in self.rows if labels_in_json or row.label == "macro"]}
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
         (folder / "results.json.part").write_text(text, encoding="utf-8")
         (folder / "results.json.part").replace(folder / "results.json")

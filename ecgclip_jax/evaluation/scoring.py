@@ -66,21 +66,25 @@ class Measured:
         return len(self.value)
 
 
-def ranking_rows(split: TestSplit, scored: Sequence[Scored]) -> list[ResultRow]:
+def ranking_rows(
+    split: TestSplit, scored: Sequence[Scored], label_metrics: Sequence[str] | None = None
+) -> list[ResultRow]:
     """Rows per label and macro mean of every arm and protocol, and of every arm's difference from the first arm.
 
     Arms that were fitted several times are means over their repeats, with intervals for other patients and other
     repeats; differences are paired by repeat, and there are none between arms that were not fitted equally often.
+    Labels have the figures of `label_metrics` (default: all), macro means all.
     """
+    label_metrics = [m.name for m in METRICS] if label_metrics is None else label_metrics
     counts, rows = class_counts(split), list[ResultRow]()
     for own in grouped(scored).values():
         measured = measure(split, own)
         excluded = left_out(split, own)
         for m in measured:
-            rows += _arm_rows(split, m, None, counts, excluded)
+            rows += _arm_rows(split, m, None, counts, excluded, label_metrics)
         for m in measured[1:]:
             if m.n_repeats == measured[0].n_repeats:
-                rows += _arm_rows(split, measured[0], m, counts, excluded)
+                rows += _arm_rows(split, measured[0], m, counts, excluded, label_metrics)
     return rows
 
 
@@ -129,9 +133,10 @@ def _arm_rows(
     other: Measured | None,
     counts: Sequence[ClassCounts],
     excluded: Mapping[str, Exclusion],
+    label_metrics: Sequence[str],
 ) -> Iterator[ResultRow]:
     for label in range(len(split.labels.concepts)):
-        for metric in range(len(METRICS)):
+        for metric in (i for i, m in enumerate(METRICS) if m.name in label_metrics):
             yield _label_row(split, arm, other, label, metric, counts[label], excluded)
     groups = dict.fromkeys(split.groups.values())
     whole = split.label_sources is None and list(groups) != ["all"]

@@ -60,8 +60,13 @@ def paired_permutation(
     permutations: int = 1000,
     seed: int = 0,
     raw_scores: bool = False,
+    sampling: Float[np.ndarray, "records"] | None = None,
 ) -> PermutationTest:
-    """Permutation test of two models on the same records; `patient` is 0 … n-1, all its records swap together."""
+    """Permutation test of two models on the same records; `patient` is 0 … n-1, all its records swap together.
+
+    `sampling` are weights of a case-enriched sample: a record keeps its weight whichever model its scores come from.
+    Coins depend on the seed and the number of patients alone, so that tests of several fits may be averaged.
+    """
     n_patients = int(patient.max()) + 1
     labels, metrics = positive.shape[1], len(RANKING_METRICS)
 
@@ -72,7 +77,9 @@ def paired_permutation(
             pair = [rankdata(s) for s in pair]
         owner = patient[rows]
         both = np.concatenate(pair).astype(np.float64)
-        return sort_column(np.tile(positive[rows, label], 2), both, unit=np.concatenate([owner, owner + n_patients]))
+        unit = np.concatenate([owner, owner + n_patients])
+        weight = None if sampling is None else np.tile(sampling[rows], 2)
+        return sort_column(np.tile(positive[rows, label], 2), both, unit=unit, sampling=weight)
 
     observed = np.empty((labels, metrics))
     permuted = np.empty((labels, metrics, permutations))

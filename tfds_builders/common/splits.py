@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ecgclip_jax.spec.few_labels import drawn_persons, person
 from tfds_builders.common.cohort import BuildError, SplitRule
 
 SPLITS_FOLDER: Final = "splits"
@@ -156,17 +156,11 @@ def few_shot_subsets(
     Returns:
         By share: record ids, in the order given. Every subset has at least one patient.
     """
-    patients = sorted({person(*pair) for pair in patient_of}, key=lambda patient: _rank(seed, patient))
-    chosen = {share: set(patients[: math.ceil(share * len(patients))]) for share in shares}
+    chosen = drawn_persons({person(*pair) for pair in patient_of}, shares, seed)
     return {
         share: list(dict.fromkeys(record for record, patient in patient_of if person(record, patient) in of_share))
         for share, of_share in chosen.items()
     }
-
-
-def person(record_id: str, patient_id: str) -> str:
-    """Whom a record belongs to: his patient, or himself where the patient is unknown, in one name space."""
-    return f"patient {patient_id}" if patient_id else f"record {record_id}"
 
 
 def few_shot_name(share: float) -> str:

@@ -15,6 +15,7 @@ import pyarrow as pa
 from ecgclip_jax.signal.readers import read_ecg
 from ecgclip_jax.signal.record import ECGReadError, ECGRecord
 from ecgclip_jax.signal.storage import StoredECG, to_stored
+from ecgclip_jax.spec.few_labels import person
 from ecgclip_jax.text.reports import CleaningStyle
 from tfds_builders.common.audit import AuditRow, BuildReason, Outcome
 from tfds_builders.common.cohort import (
@@ -31,7 +32,7 @@ from tfds_builders.common.cohort import (
 from tfds_builders.common.metadata import ROW_NUMBER, MetadataTable, read_csv
 from tfds_builders.common.records import Annotation, Described, RowKey, audit_reasons, by_window, make_record
 from tfds_builders.common.source_faults import suspected_gain, without_zero_padding
-from tfds_builders.common.splits import DEFAULT_SHARES, person, read_id_lists, stratified_splits
+from tfds_builders.common.splits import DEFAULT_SHARES, read_id_lists, stratified_splits
 
 Row = Mapping[str, str]
 

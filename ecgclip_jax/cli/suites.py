@@ -1,0 +1,104 @@
+"""`ecgclip evaluate RUN --suite NAME`: cohorts that can be generated, arms that can be trained, then the suite."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from ecgclip_jax.cli.generated import prepare_generated
+from ecgclip_jax.spec.experiment import Experiment
+from ecgclip_jax.spec.files import load_variants
+from ecgclip_jax.spec.suites import CohortSet, SuiteSpec
+
+if TYPE_CHECKING:
+    from ecgclip_jax.evaluation.suites.runner import SuiteOutcome
+    from ecgclip_jax.inference import Model
+
+ARMS_FOLDER = "arms"
+
+
+def evaluate_suite(
+    run: Path,
+    name: str,
+    data_dir: Path,
+    console: Console,
+    *,
+    step: int | None,
+    on_overlap: str,
+    replicates: int | None,
+    with_patient_data: bool,
+) -> SuiteOutcome:
+    """The suite's outcome for a run, printed; arms that are not trained yet are trained in `RUN/arms`.
+
+    Raises:
+        UserError: no run, no such suite, no data, or an overlap with pre-training.
+    """
+    from ecgclip_jax.evaluation.suites.named import suite
+    from ecgclip_jax.evaluation.suites.runner import SuiteModels, run_suite
+    from ecgclip_jax.evaluation.suites.summary import suite_summary
+    from ecgclip_jax.inference import load_model, untrained
+
+    spec = suite(name)
+    if replicates is not None:
+        spec = spec.replace({"bootstrap_replicates": replicates})
+    model = load_model(run, step)
+    if spec.generate:
+        prepare_generated(cohorts_of(spec), data_dir, console)
+    arms, notes = _arms(spec, model.experiment, run, data_dir, console)
+    outcome = run_suite(
+        spec,
+        SuiteModels(model, cache(lambda seed: untrained(model, seed)), arms, run / "exposure.parquet"),
+        data_dir,
+        run,
+        on_overlap=on_overlap,  # type: ignore[arg-type]  # tyro has checked it
+        with_patient_data=with_patient_data,
+        notes=notes,
+    )
+    console.print(suite_summary(spec, outcome))
+    console.print(f"results {outcome.results.folder}", highlight=False, soft_wrap=True)
+    return outcome
+
+
+def cohorts_of(spec: SuiteSpec) -> list[str]:
+    """Every cohort that a suite names."""
+
+    def of_set(cohorts: CohortSet) -> list[str]:
+        tests = [source for test in cohorts.tests for source in test.sources]
+        return [source.cohort for source in (*cohorts.train, *cohorts.validation, *tests)]
+
+    return [c for s in (*spec.cohorts, *(world.cohorts for world in spec.null_worlds)) for c in of_set(s)]
+
+
+def _arms(
+    spec: SuiteSpec, experiment: Experiment, run: Path, data_dir: Path, console: Console
+) -> tuple[dict[str, Model], list[str]]:
+    """The suite's further arms, each trained as a variant of the run's own experiment file; why there are none."""
+    from ecgclip_jax.inference import load_model
+    from ecgclip_jax.training.loop import train
+
+    if not spec.arms:
+        return {}, []
+    file = _shipped(spec.experiment)
+    variants = load_variants(file)
+    if experiment.name not in {variant.name for variant in variants.values()}:
+        return {}, [
+            f"no ladder and no other arms: they are variants of experiments/{file.name}, and this run "
+            f"({experiment.name}) is none of them, so its data and steps would differ"
+        ]
+    models = {}
+    for arm in spec.arms:
+        folder = run / ARMS_FOLDER / arm.variant
+        console.print(f"arm {arm.name}: {folder}", highlight=False, soft_wrap=True)
+        steps = {"run.steps": experiment.run.steps, "data.batch_global": experiment.data.batch_global}
+        train(variants[arm.variant].replace(steps | {"seed": experiment.seed}), folder, data_dir)
+        models[arm.name] = load_model(folder)
+    return models, []
+
+
+def _shipped(name: str) -> Path:
+    import experiments
+
+    return Path(str(experiments.__file__)).parent / f"{name}.py"

@@ -1,0 +1,144 @@
+"""Every model under every protocol: what is fitted on training labels, chosen on validation, and scores the tests.
+
+Nothing here is given a label of a test split. Each fit is a job of its own with a key of all it depends on; its scores
+are kept, so that a suite that was stopped goes on with the next job.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from ecgclip_jax.evaluation.embedding import Store, array_key
+from ecgclip_jax.evaluation.protocols.few_labels import LabelDraw
+from ecgclip_jax.evaluation.protocols.linear_probe import INVERSE_L2_GRID, ProbeData, fit_probe
+from ecgclip_jax.evaluation.results import Exclusion
+from ecgclip_jax.evaluation.scored import ALL_LABELS, Arm, Scored
+from ecgclip_jax.evaluation.suites.opening import OpenSet, SuiteSplit
+
+Features = Mapping[str, Float[np.ndarray, "records width"]]
+"""By split name: what a probe reads."""
+TestScores = dict[str, Float[np.ndarray, "records labels"]]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Scores of every test split by one fit; labels that training could not define are NaN."""
+
+    scores: TestScores
+    note: str = ""
+    choice: float = math.nan
+    """What validation chose, if it is one number."""
+
+    def scored(self, arm: Arm, protocol: str, draw: LabelDraw, split: SuiteSplit) -> Scored:
+        """As the table takes them."""
+        scores, names = self.scores[split.name], split.labels.concepts
+        unfitted = np.flatnonzero(np.isnan(scores).all(axis=0))
+        excluded = dict.fromkeys((names[i] for i in unfitted), Exclusion.ONE_CLASS_IN_TRAINING)
+        notes = dict.fromkeys(names, self.note)
+        return Scored(arm, protocol, scores, excluded, notes, draw.fraction, draw.repeat)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One fit that is still to do or already kept."""
+
+    arm: Arm
+    protocol: str
+    draw: LabelDraw
+    key: tuple[object, ...]
+    """What its scores depend on beside labels and draw."""
+    fit: Callable[[LabelDraw], Fitted] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """File name of its scores."""
+        plain = "".join(c if c.isalnum() else "_" for c in self.arm.name)
+        return f"{self.protocol}-{plain}-{self.draw.fraction:g}-{self.draw.repeat}"
+
+
+def run_job(job: Job, opened: OpenSet, store: Store) -> Fitted:
+    """The job's scores, kept or made now."""
+    names = [test.name for test in opened.tests]
+    labels = [labels_key(split) for split in (opened.train, opened.validation, *opened.tests)]
+    key = array_key(job.arm.fingerprint, job.protocol, job.draw.rows.tobytes().hex(), *labels, *job.key)
+    files = [f"test{i}" for i in range(len(names))]
+
+    def compute() -> dict[str, np.ndarray]:
+        made = job.fit(job.draw)
+        arrays = {f: made.scores[n] for f, n in zip(files, names, strict=True)}
+        return arrays | {"note": np.array(made.note), "choice": np.array(made.choice)}
+
+    kept = store.get(f"{opened.name}-{job.name}", key, [*files, "note", "choice"], compute)
+    scores = {n: kept[f] for f, n in zip(files, names, strict=True)}
+    return Fitted(scores, str(kept["note"]), float(kept["choice"]))
+
+
+def labels_key(split: SuiteSplit) -> str:
+    """Of the records and all that is known of them."""
+    facts = [f"{part.opened.fingerprint} {part.rows.tolist()}" for part in split.parts]
+    return array_key(*facts, *split.labels.concepts, split.labels.positive.tobytes(), split.labels.known.tobytes())
+
+
+def probe_data(split: SuiteSplit, features: Features, rows: Int[np.ndarray, "chosen"] | None = None) -> ProbeData:
+    """Features and labels of a split, or of some of its records."""
+    chosen = np.arange(split.n_records) if rows is None else rows
+    return ProbeData(features[split.name][chosen], split.labels.positive[chosen], split.labels.known[chosen])
+
+
+def fit_linear(opened: OpenSet, features: Features) -> Callable[[LabelDraw], Fitted]:
+    """Linear probes on frozen features."""
+
+    def fit(draw: LabelDraw) -> Fitted:
+        probe = fit_probe(probe_data(opened.train, features, draw.rows), probe_data(opened.validation, features))
+        scores = {test.name: probe.scores(features[test.name]) for test in opened.tests}
+        note = f"C = {probe.inverse_l2:g} chosen on validation for all labels"
+        return Fitted(scores, note, probe.inverse_l2)
+
+    return fit
+
+
+def fit_boosting(opened: OpenSet, columns: Features) -> Callable[[LabelDraw], Fitted]:
+    """Gradient boosting per label on a table of numbers that any hospital has; NaN is a value of its own.
+
+    Rounds are chosen by scikit-learn's early stopping on a tenth of the training records, which is its own validation.
+    """
+
+    def fit(draw: LabelDraw) -> Fitted:
+        train = probe_data(opened.train, columns, draw.rows)
+        scores = {t.name: np.full(t.labels.positive.shape, np.nan, np.float32) for t in opened.tests}
+        for label in np.flatnonzero(_enough(train)):
+            known = train.known[:, label]
+            model = HistGradientBoostingClassifier(
+                max_iter=100, learning_rate=0.1, max_leaf_nodes=15, early_stopping=True, random_state=0
+            )
+            model.fit(train.features[known], train.positive[known, label])
+            for test in opened.tests:
+                scores[test.name][:, label] = model.decision_function(columns[test.name])
+        return Fitted(scores, "gradient boosting on age, sex, rate, intervals and axis")
+
+    return fit
+
+
+def _enough(data: ProbeData) -> Bool[np.ndarray, "labels"]:
+    """Early stopping holds a tenth of the records back, stratified: it needs ten of either class."""
+    positive, negative = data.positive & data.known, ~data.positive & data.known
+    enough: np.ndarray = (positive.sum(axis=0) >= 10) & (negative.sum(axis=0) >= 10)
+    return enough
+
+
+def whole(opened: OpenSet) -> LabelDraw:
+    """All labels of the training split."""
+    return LabelDraw(ALL_LABELS, 0, np.arange(opened.train.n_records))
+
+
+def probe_jobs(arm: Arm, features: Features, opened: OpenSet, draws: Sequence[LabelDraw]) -> Iterator[Job]:
+    """Linear probes of an arm on every draw."""
+    fit = fit_linear(opened, features)
+    for draw in draws:
+        yield Job(arm, "linear_probe", draw, ("linear probe", *INVERSE_L2_GRID), fit)

@@ -1,0 +1,212 @@
+"""Cohorts of a suite, opened: which records count for which task, and what is not at hand, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Float, Int
+
+from ecgclip_jax.data.labels import Labels
+from ecgclip_jax.data.sources import CohortError, CohortSplit, open_cohort
+from ecgclip_jax.evaluation.registry import CohortAvailability, tasks, the_89
+from ecgclip_jax.evaluation.selection import Overlapping, choose_rows
+from ecgclip_jax.evaluation.task_labels import TaskLabels, task_labels
+from ecgclip_jax.evaluation.tasks import EvaluationError, patient_index
+from ecgclip_jax.spec.suites import CohortSet, SuiteSpec, TestCohort
+
+
+@dataclass(frozen=True)
+class Part:
+    """The chosen records of one split."""
+
+    opened: CohortSplit
+    rows: Int[np.ndarray, "records"]
+
+    @property
+    def table(self) -> pa.Table:
+        """Their facts."""
+        return self.opened.table.take(pa.array(self.rows))
+
+
+@dataclass(frozen=True)
+class SuiteSplit:
+    """Records that count together, with their truth about every task of the suite."""
+
+    name: str
+    parts: tuple[Part, ...]
+    labels: Labels
+    """Concepts are tasks; what the cohort cannot state is known of nobody."""
+    weight: Float[np.ndarray, "records"]
+    patient: Int[np.ndarray, "records"]
+    label_source: dict[str, str]
+    """By task, of the cohort."""
+    availability: CohortAvailability
+    unavailable: dict[str, str]
+    """Tasks that the cohort cannot state, and why."""
+
+    @property
+    def n_records(self) -> int:
+        """All parts together."""
+        return len(self.weight)
+
+    @property
+    def table(self) -> pa.Table:
+        """Facts of all parts."""
+        return pa.concat_tables([part.table for part in self.parts], promote_options="default")
+
+    @property
+    def weighted(self) -> bool:
+        """Whether it is a case-enriched sample."""
+        return bool((self.weight != 1).any())
+
+
+@dataclass(frozen=True)
+class OpenSet:
+    """A set of cohorts as far as it is at hand."""
+
+    name: str
+    train: SuiteSplit
+    validation: SuiteSplit
+    tests: tuple[SuiteSplit, ...]
+    internal: str
+    """Name of the internal test."""
+    missing: dict[str, str] = field(default_factory=dict)
+    """External cohorts without data, and how to get them."""
+
+
+def suite_tasks(spec: SuiteSpec) -> tuple[str, ...]:
+    """Names of the suite's yes-or-no tasks, in the registry's order.
+
+    Raises:
+        EvaluationError: a name that the registry does not have.
+    """
+    if stray := [name for name in spec.tasks if name not in tasks()]:
+        raise EvaluationError(f"suite {spec.name}: no such tasks {', '.join(stray)}; there are {', '.join(tasks())}")
+    return tuple(task.name for task in the_89() if not spec.tasks or task.name in spec.tasks)
+
+
+def open_set(
+    data_dir: str | Path,
+    cohorts: CohortSet,
+    names: Sequence[str],
+    exposure: str | Path | None,
+    on_overlap: Overlapping,
+    warnings: list[str],
+) -> OpenSet | str:
+    """Opens what is prepared; a reason instead if nothing can be learnt or tested inside.
+
+    Training and validation keep every first window of which a task is known; a test keeps index ECGs.
+
+    Raises:
+        EvaluationError: a patient in two roles, or overlap with pre-training if that is to be refused.
+    """
+
+    def opened(cohort: TestCohort, *, test: bool) -> SuiteSplit:
+        return _open(data_dir, cohort, names, exposure if test else None, on_overlap, warnings, index_only=test)
+
+    try:
+        train = opened(TestCohort(name="train", sources=cohorts.train), test=False)
+        validation = opened(TestCohort(name="validation", sources=cohorts.validation), test=False)
+        internal = opened(cohorts.internal, test=True)
+    except CohortError as error:
+        return str(error)
+    external, missing = [], {}
+    for cohort in cohorts.external:
+        try:
+            external.append(opened(cohort, test=True))
+        except CohortError as error:
+            missing[cohort.name] = str(error)
+    found = OpenSet(cohorts.name, train, validation, (internal, *external), cohorts.internal.name, missing)
+    _require_disjoint(found)
+    return found
+
+
+def _open(
+    data_dir: str | Path,
+    cohort: TestCohort,
+    names: Sequence[str],
+    exposure: str | Path | None,
+    on_overlap: Overlapping,
+    warnings: list[str],
+    *,
+    index_only: bool,
+) -> SuiteSplit:
+    found = [
+        _part(open_cohort(data_dir, source), names, exposure, on_overlap, warnings, index_only)
+        for source in cohort.sources
+    ]
+    parts = tuple(part for part, _, _ in found)
+    stated = [own for _, own, _ in found]
+    labels = Labels(
+        tuple(names),
+        np.concatenate([matrix.positive for _, _, matrix in found]),
+        np.concatenate([matrix.known for _, _, matrix in found]),
+    )
+    groups = {task: group for own in stated for task, group in own.groups.items()}
+    availabilities = sorted({group.availability for group in groups.values()})
+    if len(availabilities) != 1:
+        raise EvaluationError(f"{cohort.name}: expected labels of one availability, found {availabilities or 'none'}")
+    patient, without_id = patient_index(pa.concat_tables(_identified(part) for part in parts))
+    if without_id:
+        warnings.append(
+            f"{cohort.name}: {without_id} of {len(patient)} records have no patient id; each counts as a patient of "
+            "its own, so intervals may be too narrow"
+        )
+    return SuiteSplit(
+        name=cohort.name,
+        parts=parts,
+        labels=labels,
+        weight=np.concatenate([own.weight[part.rows] for part, own, _ in found]),
+        patient=patient,
+        label_source={task: group.label_source for task, group in groups.items()},
+        availability=availabilities[0],
+        unavailable={t: why for t, why in stated[0].unavailable.items() if t not in groups},
+    )
+
+
+def _part(
+    split: CohortSplit,
+    names: Sequence[str],
+    exposure: str | Path | None,
+    on_overlap: Overlapping,
+    warnings: list[str],
+    index_only: bool,
+) -> tuple[Part, TaskLabels, Labels]:
+    truth = task_labels(split, names)
+    counted = truth.scored if index_only else truth.known
+    allowed = np.zeros(len(split), bool)
+    allowed[choose_rows(split, exposure, on_overlap, warnings)] = True
+    rows = np.flatnonzero(allowed & counted.any(axis=1))
+    column = {task: index for index, task in enumerate(truth.tasks)}
+    positive, known = np.zeros((2, len(rows), len(names)), bool)
+    for index, name in enumerate(names):
+        if name in column:
+            known[:, index] = counted[rows, column[name]]
+            positive[:, index] = truth.positive[rows, column[name]] & known[:, index]
+    return Part(split, rows), truth, Labels(tuple(names), positive, known)
+
+
+def _identified(part: Part) -> pa.Table:
+    """Patient ids that are unique across cohorts."""
+    table = part.table.select(["patient_id", "patient_id_known"])
+    ids = [f"{part.opened.cohort}/{own}" for own in table.column("patient_id").to_pylist()]
+    return pa.table({"patient_id": ids, "patient_id_known": table.column("patient_id_known")})
+
+
+def _require_disjoint(opened: OpenSet) -> None:
+    """No patient may stand in two roles: what is chosen on validation must be new to the test."""
+    seen: dict[str, str] = {}
+    roles = [("train", opened.train), ("validation", opened.validation), *(("test", t) for t in opened.tests)]
+    for role, split in roles:
+        table = pa.concat_tables(_identified(part) for part in split.parts)
+        known = table.column("patient_id_known").to_pylist()
+        for patient in {i for i, k in zip(table.column("patient_id").to_pylist(), known, strict=True) if k}:
+            if seen.setdefault(patient, role) != role:
+                raise EvaluationError(
+                    f"{opened.name}: a patient of {split.name} ({role}) is also in {seen[patient]}; roles must not "
+                    "share patients"
+                )

@@ -1,0 +1,87 @@
+"""What a suite prints: per cohort and source of labels the macro means of every model, then the verdicts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from ecgclip_jax.evaluation.results import Exclusion, ResultRow
+from ecgclip_jax.evaluation.suites.claims import Finding, Verdict
+from ecgclip_jax.evaluation.suites.runner import SuiteOutcome
+from ecgclip_jax.spec.suites import SuiteSpec
+
+FIGURE = "average_precision"
+_ORDER = ("zero_shot", "linear_probe", "fine_tune", "tabular", "oracle")
+
+
+def suite_summary(spec: SuiteSpec, outcome: SuiteOutcome) -> RenderableType:
+    """Tables of macro average precision, one per set of cohorts and source of labels, and the claims below."""
+    rows = [r for r in outcome.results.rows if r.label == "macro" and not r.compared_with]
+    parts: list[RenderableType] = [Text(_headline(outcome.results.rows), style="bold"), Text("")]
+    for key in dict.fromkeys((r.cohort, r.label_group) for r in rows if r.label_group != "none"):
+        own = [r for r in rows if (r.cohort, r.label_group) == key and r.metric == FIGURE]
+        parts += [_table(own, *key), Text("")]
+    parts += [_verdict(verdict) for verdict in outcome.verdicts]
+    parts += [Text(f"! {warning}", style="yellow") for warning in outcome.results.warnings]
+    return Group(*parts)
+
+
+def _headline(rows: Sequence[ResultRow]) -> str:
+    """How many tasks were scored, on real data and on synthetic."""
+    scored = {
+        synthetic: {r.label for r in rows if r.label != "macro" and r.synthetic is synthetic and math.isfinite(r.value)}
+        for synthetic in (False, True)
+    }
+    return f"{len(scored[False])} of 89 tasks scored on real data, {len(scored[True])} on SYNTHETIC data"
+
+
+def _table(rows: Sequence[ResultRow], cohort: str, source: str) -> Table:
+    kind = "SYNTHETIC · " if rows and rows[0].synthetic else ""
+    splits = list(dict.fromkeys(r.split for r in rows))
+    table = Table(
+        title=f"{kind}{cohort} · labels: {source} · macro average precision of n labels", title_justify="left"
+    )
+    table.add_column("protocol, labels used")
+    table.add_column("model")
+    for split in splits:
+        table.add_column(split, justify="right")
+    of_line: dict[tuple[str, float, str], dict[str, ResultRow]] = {}
+    for row in rows:
+        of_line.setdefault((row.protocol, row.label_fraction, row.model), {})[row.split] = row
+    for protocol, fraction, model in sorted(of_line, key=lambda line: (_ORDER.index(line[0]), line[1])):
+        found = of_line[protocol, fraction, model]
+        cells = [_cell(found[split]) if split in found else "–" for split in splits]
+        used = "" if protocol in ("zero_shot", "oracle") else f" {fraction:.0%}"
+        table.add_row(protocol.replace("_", " ") + used, model, *cells)
+    return table
+
+
+def _cell(row: ResultRow) -> str:
+    if row.excluded == Exclusion.FEW_LABELS:
+        return f"{row.n_labels} labels"
+    if math.isnan(row.value):
+        return row.excluded.replace("_", " ") or "undefined"
+    return f"{row.value:.3f} ({row.n_labels})\n{row.ci_low:.3f}–{row.ci_high:.3f}"
+
+
+def _verdict(verdict: Verdict) -> Text:
+    claim = verdict.claim
+    mark, style = ("holds", "green") if verdict.holds else ("DOES NOT HOLD", "red")
+    lines = [f"{mark}: {claim.text}"]
+    lines += [f"    {finding.cohort}: {_finding(finding)}" for finding in verdict.findings]
+    return Text("\n".join(lines), style=style)
+
+
+def _finding(finding: Finding) -> str:
+    if finding.reason:
+        return finding.reason.replace("_", " ")
+    tested = "" if math.isnan(finding.p_holm) else f", corrected p = {finding.p_holm:.2g}"
+    return (
+        f"{finding.first:.3f} against {finding.second:.3f}, difference {finding.difference:+.3f} "
+        f"({finding.ci_low:+.3f} to {finding.ci_high:+.3f}){tested}; {finding.n_labels} labels, "
+        f"{finding.n_repeats} draws, {finding.n_patients} patients"
+    )

@@ -1,0 +1,129 @@
+"""A suite of tasks as one frozen value: cohorts, protocols, arms, label fractions and the claims named beforehand."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ecgclip_jax.spec.base import Spec
+from ecgclip_jax.spec.evaluation import FinetuneSpec
+from ecgclip_jax.spec.experiment import Source
+
+SuiteProtocol = Literal["zero_shot", "linear_probe", "fine_tune"]
+ArmRole = Literal["ladder", "baseline", "null"]
+PRETRAINED = "pre-trained"
+SCRATCH = "from random initialisation"
+"""The same encoder with the same recipe, its weights random at the start."""
+
+
+class TestCohort(Spec):
+    """One external hospital or cohort: splits of it that count together."""
+
+    __test__ = False  # no pytest class
+
+    name: str
+    sources: tuple[Source, ...] = Field(min_length=1)
+
+
+class CohortSet(Spec):
+    """Cohorts that belong together: where labels are learnt and chosen, the internal test, and external cohorts."""
+
+    name: str
+    train: tuple[Source, ...] = Field(min_length=1)
+    validation: tuple[Source, ...] = Field(min_length=1)
+    internal: TestCohort
+    external: tuple[TestCohort, ...] = ()
+
+    @property
+    def tests(self) -> tuple[TestCohort, ...]:
+        """The internal test first."""
+        return (self.internal, *self.external)
+
+
+class ArmSpec(Spec):
+    """A further pre-trained encoder that stands beside the run: a variant of the suite's experiment file."""
+
+    name: str
+    role: ArmRole
+    variant: str
+    changed: str = ""
+    """What is different from the row above it in the ladder."""
+
+
+class NullWorld(Spec):
+    """A world in which a claim has to fail as predicted; the run's encoder is probed in it."""
+
+    cohorts: CohortSet
+    prediction: str
+
+
+class Claim(Spec):
+    """One comparison named before any figure was seen: its protocol, fractions, figure and the labels it rests on."""
+
+    name: str
+    text: str
+    kind: Literal["superior", "non_inferior"]
+    first: str
+    second: str
+    protocol: SuiteProtocol = "fine_tune"
+    first_fraction: float = Field(gt=0, le=1)
+    second_fraction: float = Field(gt=0, le=1)
+    metric: Literal["auroc", "average_precision"]
+    label_source: Literal["report", "independent", "human_reread"]
+    on: Literal["internal", "each"]
+    """The internal test alone, or every test cohort, each with a verdict."""
+    margin: float = Field(0.0, ge=0)
+    """Of `non_inferior`."""
+    alpha: float = Field(0.05, gt=0, lt=1)
+    """Of `superior`, after Holm's correction over all tests of the suite's superiority claims."""
+    at_least: int = Field(1, ge=1)
+    """Test cohorts on which it must hold for the claim to hold."""
+
+    @model_validator(mode="after")
+    def _margin(self) -> Claim:
+        if (self.kind == "non_inferior") != (self.margin > 0):
+            raise ValueError(f"claim {self.name}: a non-inferiority margin is above 0, a superiority claim has none")
+        return self
+
+
+class SuiteSpec(Spec):
+    """Everything that `ecgclip evaluate RUN --suite NAME` does; its fingerprint stands in every row."""
+
+    name: str
+    summary: str
+    cohorts: tuple[CohortSet, ...] = Field(min_length=1)
+    generate: bool = False
+    """Whether its synthetic cohorts are generated first if they are not prepared."""
+    tasks: tuple[str, ...] = ()
+    """Names of the registry; empty: the 89."""
+    protocols: tuple[SuiteProtocol, ...] = ("zero_shot", "linear_probe")
+    fractions: tuple[float, ...] = (0.01, 0.1, 1.0)
+    """Of the training patients whose labels are used."""
+    draws: int = Field(5, ge=1)
+    """Nested draws of the patients, each with a training seed of its own; all labels are one draw for probes."""
+    seeds: int = Field(5, ge=1)
+    """Fine-tunings with all labels, each with a seed of its own."""
+    fine_tuning: FinetuneSpec = FinetuneSpec()
+    ladder_fractions: tuple[float, ...] = (0.1,)
+    """At which the ladder's arms are fine-tuned."""
+    untrained_seeds: int = Field(1, ge=0)
+    experiment: str = ""
+    """File of the shipped experiments that the arms are variants of."""
+    arms: tuple[ArmSpec, ...] = ()
+    null_worlds: tuple[NullWorld, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    prompt_language: Literal["en", "de"] = "en"
+    min_test_positives: int = Field(20, ge=1)
+    macro_min_labels: int = Field(10, ge=1)
+    bootstrap_replicates: int = Field(1000, ge=10)
+    permutations: int = Field(2000, ge=10)
+
+    @model_validator(mode="after")
+    def _fractions(self) -> SuiteSpec:
+        if list(self.fractions) != sorted(set(self.fractions)) or not all(0 < f <= 1 for f in self.fractions):
+            raise ValueError(f"fractions: each once, rising, above 0 and at most 1; found {self.fractions}")
+        asked = {f for c in self.claims for f in (c.first_fraction, c.second_fraction)}
+        if stray := sorted(asked - set(self.fractions)):
+            raise ValueError(f"claims speak of fractions {stray} that the suite does not fit")
+        return self
