@@ -47,7 +47,7 @@ def read_cpsc_struct(path: str | os.PathLike[str], *, root: str | os.PathLike[st
         raise _unlike(name, f"data of shape {data.shape}")
     return ECGRecord(
         record_id=os.path.splitext(name)[0],
-        signal_uv=_microvolts(data),
+        samples=_microvolts(data),
         leads=LEADS_12,
         rate_hz=RATE_HZ,
         facts=SourceFacts(

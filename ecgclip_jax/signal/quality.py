@@ -13,8 +13,9 @@ from itertools import combinations
 from typing import Final
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int16
+from jaxtyping import Bool, Float64, Int, Int16
 
+from ecgclip_jax.signal import lead_passes
 from ecgclip_jax.signal.leads import LIMB_LEADS
 from ecgclip_jax.spec.signal import MISSING_UV, STORED_LEADS, STORED_RATE_HZ
 
@@ -38,6 +39,7 @@ LARGEST_QRS_MV: Final = 10.0
 """Plausible QRS peak-to-peak of the largest lead; at most 6.9 in the same 498 records."""
 QRS_WINDOW_SAMPLES: Final = STORED_RATE_HZ // 10
 """100 ms hold most of a QRS complex but little of the baseline's wander."""
+_HALF_QRS_SAMPLES: Final = QRS_WINDOW_SAMPLES // 2
 BEAT_WINDOW_SAMPLES: Final = 2 * STORED_RATE_HZ
 """2 s hold a beat at 30 per minute and above."""
 TYPICAL_QRS_MV: Final = 1.1
@@ -106,21 +108,22 @@ def find(ecg_uv: Int16[np.ndarray, "time 12"], *, n_padded: int = 0, n_saturated
         n_saturated: samples that were clipped when they were stored.
     """
     by_lead = np.ascontiguousarray(ecg_uv[: len(ecg_uv) - n_padded].T)
-    present = by_lead != MISSING_UV
-    has_samples = np.asarray(present.any(axis=1))
-    complete = bool(present.all())
-    flat = has_samples & (_peak_to_peak(by_lead, present, complete) <= FLAT_RANGE_UV)
+    n_present, lowest, half_lowest, half_highest = lead_passes.extremes(by_lead, _HALF_QRS_SAMPLES)
+    highest = half_highest.max(axis=1, initial=MISSING_UV)
+    has_samples = n_present > 0
+    flat = has_samples & (highest.astype(np.int32) - lowest <= FLAT_RANGE_UV)
     usable = has_samples & ~flat
-    findings = list(_completeness(present, has_samples, n_padded))
+    findings = list(_completeness(n_present, by_lead.shape[1], n_padded))
     if flat.any():
         findings.append(Finding(QualityFlag.flat_lead, f"no heart visible in {_names(flat)}", float(flat.sum())))
-    held = _held(by_lead, present, usable)
-    if (longest := _longest_run(held, FROZEN_SAMPLES)) >= FROZEN_SAMPLES:
+    held = _held(by_lead, usable)
+    if (longest := lead_passes.longest_run(held)) >= FROZEN_SAMPLES:
         message = f"no lead changes for {longest / STORED_RATE_HZ:.2f} s: held or padded with a constant"
         findings.append(Finding(QualityFlag.frozen, message, float(longest)))
-    findings += _saturation(by_lead, held, usable, n_saturated)
-    findings += _amplitude(by_lead, present, usable)
-    findings += _limb_lead_algebra(by_lead[:6], present[:6], usable[:6])
+    on_rail = usable & (_on_rail(by_lead, lowest, held) | _on_rail(by_lead, highest, held))
+    findings += _saturation(on_rail, n_saturated)
+    findings += _amplitude(_qrs_uv(half_lowest, half_highest, by_lead.shape[1] // _HALF_QRS_SAMPLES)[usable])
+    findings += _limb_lead_algebra(by_lead[:6], usable[:6])
     return tuple(findings)
 
 
@@ -128,109 +131,75 @@ def _names(chosen: Bool[np.ndarray, "lead"]) -> str:
     return ", ".join(STORED_LEADS[lead] for lead in np.flatnonzero(chosen))
 
 
-def _peak_to_peak(
-    by_lead: Int16[np.ndarray, "lead time"], present: Bool[np.ndarray, "lead time"], complete: bool
-) -> Float64[np.ndarray, "lead"]:
-    """Range of the present samples of each lead; negative for a lead without any."""
-    if by_lead.shape[1] == 0:
-        return np.full(len(by_lead), -1.0)
-    largest = by_lead.max(axis=1).astype(np.float64)  # a missing sample is never the largest of a lead that has others
-    lowest = (by_lead if complete else np.where(present, by_lead, np.int16(32767))).min(axis=1)
-    return np.asarray(largest - lowest)
-
-
-def _completeness(
-    present: Bool[np.ndarray, "lead time"], has_samples: Bool[np.ndarray, "lead"], n_padded: int
-) -> Iterator[Finding]:
-    gaps = int(np.count_nonzero(~present[has_samples]))
+def _completeness(n_present: Int[np.ndarray, "lead"], n_samples: int, n_padded: int) -> Iterator[Finding]:
+    missing = n_present == 0
+    gaps = int((n_samples - n_present[~missing]).sum())
     if gaps:
         yield Finding(QualityFlag.missing_samples, f"{gaps} samples missing inside the recording", float(gaps))
-    if not has_samples.all():
-        yield Finding(QualityFlag.missing_lead, f"no sample of {_names(~has_samples)}", float((~has_samples).sum()))
+    if missing.any():
+        yield Finding(QualityFlag.missing_lead, f"no sample of {_names(missing)}", float(missing.sum()))
     if n_padded:
-        seconds = present.shape[1] / STORED_RATE_HZ
+        seconds = n_samples / STORED_RATE_HZ
         yield Finding(QualityFlag.padded_short, f"{seconds:.2f} s recorded, the rest is missing", float(n_padded))
 
 
-def _held(
-    by_lead: Int16[np.ndarray, "lead time"],
-    present: Bool[np.ndarray, "lead time"],
-    usable: Bool[np.ndarray, "lead"],
-) -> Bool[np.ndarray, "time"]:
-    """Samples at which every usable lead repeats its last value."""
-    held = np.zeros(by_lead.shape[1], bool)
-    if usable.sum() >= FROZEN_MIN_LEADS:
-        held[1:] = ((by_lead[usable, 1:] == by_lead[usable, :-1]) & present[usable, 1:]).all(axis=0)
-    return held
+def _held(by_lead: Int16[np.ndarray, "lead time"], usable: Bool[np.ndarray, "lead"]) -> Bool[np.ndarray, "time"]:
+    """Samples at which every usable lead repeats its last value; none where there are too few leads to tell."""
+    if usable.sum() < FROZEN_MIN_LEADS:
+        return np.zeros(by_lead.shape[1], bool)
+    return np.asarray(lead_passes.held(by_lead, usable))
 
 
-def _saturation(
-    by_lead: Int16[np.ndarray, "lead time"],
-    held: Bool[np.ndarray, "time"],
-    usable: Bool[np.ndarray, "lead"],
-    n_saturated: int,
-) -> Iterator[Finding]:
-    on_rail = np.zeros(len(by_lead), bool)
-    for lead in np.flatnonzero(usable):
-        samples = by_lead[lead]
-        extremes = (samples.max(), samples[samples != MISSING_UV].min())
-        on_rail[lead] = any(
-            abs(int(extreme)) >= SATURATED_UV
-            or (
-                abs(int(extreme)) >= RAIL_MIN_UV
-                and _longest_run((samples == extreme) & ~held, RAIL_RUN_SAMPLES) >= RAIL_RUN_SAMPLES
-            )
-            for extreme in extremes
-        )
+def _on_rail(
+    by_lead: Int16[np.ndarray, "lead time"], extreme: Int16[np.ndarray, "lead"], held: Bool[np.ndarray, "time"]
+) -> Bool[np.ndarray, "lead"]:
+    """Leads that were clipped at this extreme of theirs: it is the largest storable, or they stay there."""
+    magnitude = np.abs(extreme.astype(np.int32))
+    stays = lead_passes.rests(by_lead, extreme, held, RAIL_RUN_SAMPLES)
+    return np.asarray((magnitude >= SATURATED_UV) | ((magnitude >= RAIL_MIN_UV) & stays))
+
+
+def _saturation(on_rail: Bool[np.ndarray, "lead"], n_saturated: int) -> Iterator[Finding]:
     if on_rail.any() or n_saturated:
         clipped = f"{n_saturated} samples beyond ±{SATURATED_UV} µV" if n_saturated else "the signal rests on a rail"
         yield Finding(QualityFlag.saturated, f"{clipped}: {_names(on_rail)}", float(max(n_saturated, on_rail.sum())))
 
 
-def _longest_run(chosen: Bool[np.ndarray, "time"], at_least: int) -> int:
-    """Length of the longest unbroken run of True; 0 where there are not even `at_least` of them."""
-    if np.count_nonzero(chosen) < at_least:  # nearly always: an extreme is a single peak
-        return 0
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], chosen, [False]]).astype(np.int8)))
-    return int((edges[1::2] - edges[::2]).max())
-
-
-def qrs_peak_to_peak_uv(
-    by_lead: Int16[np.ndarray, "lead time"], present: Bool[np.ndarray, "lead time"]
-) -> Float64[np.ndarray, "lead"]:
+def qrs_peak_to_peak_uv(by_lead: Int16[np.ndarray, "lead time"]) -> Float64[np.ndarray, "lead"]:
     """Largest swing within 100 ms, median over windows of 2 s; NaN for a lead without a whole window.
 
-    Windows of 100 ms overlap by half and count only where no sample is missing.
+    Windows of 100 ms overlap by half and count only where no sample is `MISSING_UV`.
     """
-    half = QRS_WINDOW_SAMPLES // 2
-    n_halves = by_lead.shape[1] // half
-    halves = by_lead[:, : n_halves * half].reshape(len(by_lead), n_halves, half)
-    whole = np.asarray(present[:, : n_halves * half].reshape(len(by_lead), n_halves, half).all(axis=2))
-    largest, lowest = halves.max(axis=2).astype(np.float64), halves.min(axis=2).astype(np.float64)
-    swing = np.maximum(largest[:, :-1], largest[:, 1:]) - np.minimum(lowest[:, :-1], lowest[:, 1:])
-    swing[~(whole[:, :-1] & whole[:, 1:])] = np.nan
-    per_beat = BEAT_WINDOW_SAMPLES // half
-    starts = range(0, max(swing.shape[1] - per_beat // 2, 1), per_beat)  # a last piece counts from half its length
-    beats = [swing[:, start : start + per_beat] for start in starts]
-    values = np.stack([np.fmax.reduce(beat, axis=1, initial=np.nan) for beat in beats], axis=1)
-    if not np.isnan(values).any():  # nearly always, and ten times faster
-        return np.asarray(np.median(values, axis=1))
-    medians = np.full(len(by_lead), np.nan)
-    known = ~np.isnan(values).all(axis=1)
-    medians[known] = np.nanmedian(values[known], axis=1)
-    return medians
+    _, _, half_lowest, half_highest = lead_passes.extremes(by_lead, _HALF_QRS_SAMPLES)
+    return _qrs_uv(half_lowest, half_highest, by_lead.shape[1] // _HALF_QRS_SAMPLES)
 
 
-def _amplitude(
-    by_lead: Int16[np.ndarray, "lead time"],
-    present: Bool[np.ndarray, "lead time"],
-    usable: Bool[np.ndarray, "lead"],
-) -> Iterator[Finding]:
-    qrs_mv = qrs_peak_to_peak_uv(by_lead, present)[usable] / 1000
-    qrs_mv = qrs_mv[~np.isnan(qrs_mv)]
+def _qrs_uv(
+    half_lowest: Int16[np.ndarray, "lead half"], half_highest: Int16[np.ndarray, "lead half"], n_whole: int
+) -> Float64[np.ndarray, "lead"]:
+    """`qrs_peak_to_peak_uv` from the extremes of half windows, of which the first `n_whole` are whole."""
+    n_swings, per_beat = n_whole - 1, BEAT_WINDOW_SAMPLES // _HALF_QRS_SAMPLES
+    if n_swings < 1:
+        return np.full(len(half_lowest), np.nan)
+    lowest, highest = half_lowest[:, :n_whole].astype(np.float64), half_highest[:, :n_whole].astype(np.float64)
+    lowest[lowest == MISSING_UV] = np.nan
+    swing = np.maximum(highest[:, :-1], highest[:, 1:]) - np.minimum(lowest[:, :-1], lowest[:, 1:])
+    beats = np.arange(0, max(n_swings - per_beat // 2, 1), per_beat)  # a last piece counts from half its length
+    return _medians(np.fmax.reduceat(swing[:, : beats[-1] + per_beat], beats, axis=1))
+
+
+def _medians(values: Float64[np.ndarray, "row value"]) -> Float64[np.ndarray, "row"]:
+    """Median of each row without its NaN, NaN for a row of nothing else: `np.nanmedian` in a tenth of its time."""
+    ordered, rows = np.sort(values, axis=1), np.arange(len(values))  # NaN last
+    n_known = np.count_nonzero(~np.isnan(ordered), axis=1)
+    return np.asarray((ordered[rows, np.maximum(n_known - 1, 0) // 2] + ordered[rows, n_known // 2]) / 2)
+
+
+def _amplitude(qrs_uv: Float64[np.ndarray, "usable"]) -> Iterator[Finding]:
+    qrs_mv = qrs_uv[~np.isnan(qrs_uv)] / 1000
     if not qrs_mv.size:
         return
-    middle_mv, largest_mv = float(np.median(qrs_mv)), float(qrs_mv.max())
+    middle_mv, largest_mv = float(_medians(qrs_mv[None])[0]), float(qrs_mv.max())
     low, high = QRS_RANGE_MV
     if low <= middle_mv <= high and largest_mv <= LARGEST_QRS_MV:
         return
@@ -241,18 +210,14 @@ def _amplitude(
     yield Finding(QualityFlag.amplitude_suspect_unit, message, middle_mv)
 
 
-def _limb_lead_algebra(
-    limb: Int16[np.ndarray, "limb time"],
-    present: Bool[np.ndarray, "limb time"],
-    usable: Bool[np.ndarray, "limb"],
-) -> Iterator[Finding]:
-    together = present[usable].all(axis=0)
-    n_together = int(np.count_nonzero(together))
-    if n_together < _MIN_SAMPLES or not usable[:3].all():
+def _limb_lead_algebra(limb: Int16[np.ndarray, "limb time"], usable: Bool[np.ndarray, "limb"]) -> Iterator[Finding]:
+    if not usable[:3].all():
         return
-    samples = np.where(usable[:, None], limb, 0)[:, together].astype(np.float64)
-    samples -= samples.mean(axis=1, keepdims=True)  # electrodes may have offsets of their own
-    gram = samples @ samples.T / n_together
+    n_together, sums, products = lead_passes.moments(limb, usable)
+    if n_together < _MIN_SAMPLES:
+        return
+    means = sums / n_together  # electrodes may have offsets of their own
+    gram = products / n_together - np.outer(means, means)
     testable = np.abs(_LIMB_CONSTRAINTS[:, ~usable]).sum(axis=1) == 0
     constraints = _LIMB_CONSTRAINTS[testable]
     residuals = _residuals_uv(constraints, gram)
@@ -264,7 +229,7 @@ def _limb_lead_algebra(
         yield Finding(QualityFlag.lead_order_suspect, f"{order} would fit the other limb leads", float(residuals.max()))
     if residuals[0] > limit_uv:
         message = f"I + III - II has a root mean square of {residuals[0]:.0f} µV"
-        spans = np.ptp(samples[usable], axis=1)
+        spans = np.ptp(limb[usable][:, (limb[usable] != MISSING_UV).all(axis=0)].astype(np.float64), axis=1)
         if spans.max() < 1.01 * spans.min():
             message += "; all limb leads span the same range: they were scaled one by one"
         yield Finding(QualityFlag.einthoven_residual, message, float(residuals[0]))

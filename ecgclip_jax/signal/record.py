@@ -6,17 +6,20 @@ Reading and storing are two steps. A record keeps the source's rate, length, lea
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int16
 
 from ecgclip_jax.spec.errors import UserError
-from ecgclip_jax.spec.signal import LEADS_12
+from ecgclip_jax.spec.signal import LEADS_12, MISSING_UV
 
 Sex = Literal["female", "male"]
+_EXACT_IN_FLOAT32: Final = 2**22
+_LARGEST_UV: Final = 32767
 
 
 class ReasonCode(StrEnum):
@@ -77,24 +80,95 @@ class SourceFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class ConverterUnits:
+    """Samples as a converter gave them, which is how most files hold them; microvolts are made when asked for."""
+
+    raw: Int16[np.ndarray, "time lead"]
+    """`MISSING_UV`, which is WFDB's sign too (https://wfdb.io/spec/signal.html), where a sample is missing."""
+    baseline: tuple[int, ...]
+    """Converter units at zero microvolts, one per lead."""
+    resolution_uv: tuple[float, ...]
+    """Microvolts per converter unit, one per lead."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Samples and leads."""
+        return self.raw.shape[0], self.raw.shape[1]
+
+    def of_leads(self, columns: Sequence[int]) -> ConverterUnits:
+        """The chosen columns, in the order given."""
+        return ConverterUnits(
+            np.ascontiguousarray(self.raw[:, columns]),
+            tuple([self.baseline[column] for column in columns]),
+            tuple([self.resolution_uv[column] for column in columns]),
+        )
+
+    def microvolts(self) -> Float32[np.ndarray, "time lead"]:
+        """(raw - baseline) × microvolts per unit; missing samples are NaN."""
+        # Baselines beyond float32's exact integers would cost microvolts: rare enough to pay for float64.
+        exact = max(map(abs, self.baseline)) <= _EXACT_IN_FLOAT32
+        signal = self.raw.astype(np.float32 if exact else np.float64)
+        # Most cohorts have one gain for all leads, and a scalar is several times faster than a row of twelve.
+        if any(self.baseline):
+            signal -= self.baseline[0] if len(set(self.baseline)) == 1 else np.array(self.baseline, signal.dtype)
+        same = len(set(self.resolution_uv)) == 1
+        signal *= self.resolution_uv[0] if same else np.array(self.resolution_uv, signal.dtype)
+        if self.raw.min() == MISSING_UV:
+            signal[self.raw == MISSING_UV] = np.nan
+        return signal.astype(np.float32, copy=False)
+
+    def whole_microvolts(self, columns: Sequence[int]) -> Int16[np.ndarray, "column time"] | None:
+        """The chosen columns without the detour over floating point; None unless the outcome is the same for certain.
+
+        For certain it is with a baseline of zero, one whole number of microvolts per unit, and nothing beyond int16.
+        """
+        step_uv = self.resolution_uv[0]
+        is_whole = step_uv.is_integer() and step_uv <= _LARGEST_UV
+        if any(self.baseline) or not is_whole or len(set(self.resolution_uv)) > 1:
+            return None
+        whole: Int16[np.ndarray, "column time"] = self.raw.T[list(columns)]
+        lowest, highest = whole.min(initial=0), whole.max(initial=0)
+        missing = whole == MISSING_UV if lowest == MISSING_UV else None
+        if missing is not None:
+            lowest = whole.min(initial=0, where=~missing)
+        if max(-int(lowest), int(highest)) * step_uv > _LARGEST_UV:
+            return None
+        whole *= np.int16(step_uv)
+        if missing is not None:
+            whole[missing] = MISSING_UV
+        return whole
+
+
+@dataclass(frozen=True, slots=True)
 class ECGRecord:
-    """An ECG as read: any rate, any named leads, any length; float32 microvolts, NaN where a sample is missing."""
+    """An ECG as read: any rate, any named leads, any length."""
 
     record_id: str
-    signal_uv: Float32[np.ndarray, "time lead"]
+    samples: Float32[np.ndarray, "time lead"] | ConverterUnits
+    """Microvolts, NaN where a sample is missing; or what the file holds, which saves most builds that detour."""
     leads: tuple[str, ...]
     """One name per column: canonical (`ecgclip_jax.spec.signal.LEADS_12`) where known, as read otherwise."""
     rate_hz: float
     facts: SourceFacts
 
     def __post_init__(self) -> None:
-        if len(self.leads) != self.signal_uv.shape[1]:
-            raise ValueError(f"{len(self.leads)} lead names for {self.signal_uv.shape[1]} signal columns")
+        if len(self.leads) != self.samples.shape[1]:
+            raise ValueError(f"{len(self.leads)} lead names for {self.samples.shape[1]} signal columns")
+
+    @property
+    def signal_uv(self) -> Float32[np.ndarray, "time lead"]:
+        """Microvolts, NaN where a sample is missing."""
+        return self.samples.microvolts() if isinstance(self.samples, ConverterUnits) else self.samples
+
+    @property
+    def n_samples(self) -> int:
+        """Length in samples."""
+        return int(self.samples.shape[0])
 
     @property
     def duration_s(self) -> float:
         """Length in seconds."""
-        return float(self.signal_uv.shape[0] / self.rate_hz)
+        return self.n_samples / self.rate_hz
 
     @property
     def extra_leads(self) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ stored as missing, what looks wrong becomes a quality flag.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -26,7 +27,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int16
 
 from ecgclip_jax.signal.quality import QualityFlag, assess
-from ecgclip_jax.signal.record import ECGReadError, ECGRecord, ReasonCode
+from ecgclip_jax.signal.record import ConverterUnits, ECGReadError, ECGRecord, ReasonCode
 from ecgclip_jax.spec.signal import MISSING_UV, STORED_LEADS, STORED_RATE_HZ, STORED_SAMPLES
 
 LARGEST_UV: Final = 32767
@@ -64,7 +65,7 @@ class StoredECG:
     @property
     def waveform_sha256(self) -> str:
         """SHA-256 of the samples, little-endian, time by lead: equal for equal waveforms, whatever their names."""
-        return hashlib.sha256(np.ascontiguousarray(self.ecg_uv, dtype="<i2").tobytes()).hexdigest()
+        return hashlib.sha256(np.ascontiguousarray(self.ecg_uv, dtype="<i2").data).hexdigest()
 
 
 def to_stored(record: ECGRecord, *, keep_windows: Literal["all", "first"] = "all") -> list[StoredECG]:
@@ -77,8 +78,10 @@ def to_stored(record: ECGRecord, *, keep_windows: Literal["all", "first"] = "all
     Raises:
         ECGReadError: `no_known_lead`, `duplicate_lead`, `rate_unusable`, `empty` (no present sample at all).
     """
-    signal_uv = resample_to_stored_rate(_twelve_leads(record), record.rate_hz)
-    flags_of_record = _flags_of_facts(record)
+    columns, flags_of_record = _columns(record), _flags_of_facts(record)
+    signal_uv = _whole_microvolts(record, columns)
+    if signal_uv is None:
+        signal_uv = resample_to_stored_rate(_twelve_leads(record, columns), record.rate_hz)
     starts = _window_starts(signal_uv.shape[0])
     windows = []
     for index, start in enumerate(starts):
@@ -90,7 +93,7 @@ def to_stored(record: ECGRecord, *, keep_windows: Literal["all", "first"] = "all
         windows.append(
             StoredECG(
                 record_id=record.record_id,
-                ecg_uv=ecg_uv,
+                ecg_uv=np.ascontiguousarray(ecg_uv),
                 window_index=index,
                 n_windows=len(starts),
                 lead_present=lead_present,
@@ -110,22 +113,20 @@ def to_stored(record: ECGRecord, *, keep_windows: Literal["all", "first"] = "all
             ReasonCode.empty,
             record.record_id,
             expected="at least one present sample in a standard lead",
-            found=f"{record.signal_uv.shape[0]} samples, all of them missing",
+            found=f"{record.n_samples} samples, all of them missing",
             remedy="Leave the record out.",
         )
     return windows
 
 
-def _twelve_leads(record: ECGRecord) -> Float32[np.ndarray, "time 12"]:
-    """The standard leads in stored order; NaN where the record lacks one or is not finite."""
+def _columns(record: ECGRecord) -> list[int]:
+    """The column of each stored lead, -1 for a lead that the record has not."""
     columns: dict[str, int] = {}
     for column, lead in enumerate(record.leads):
         if lead not in STORED_LEADS:
             continue
         first = columns.setdefault(lead, column)
-        if first != column and not np.array_equal(
-            record.signal_uv[:, first], record.signal_uv[:, column], equal_nan=True
-        ):
+        if first != column and not _same_signal(record, first, column):
             raise ECGReadError.because(
                 ReasonCode.duplicate_lead,
                 record.record_id,
@@ -141,14 +142,32 @@ def _twelve_leads(record: ECGRecord) -> Float32[np.ndarray, "time 12"]:
             found=", ".join(record.leads) or "no lead",
             remedy="Name the leads in the header as the standard does, or leave the record out.",
         )
-    if [columns.get(lead) for lead in STORED_LEADS] == list(range(record.signal_uv.shape[1])):
-        full = record.signal_uv
-    else:
-        full = np.full((record.signal_uv.shape[0], 12), np.nan, np.float32)
-        for row, lead in enumerate(STORED_LEADS):
-            if lead in columns:
-                full[:, row] = record.signal_uv[:, columns[lead]]
-    return np.where(np.isinf(full), np.float32(np.nan), full) if np.isinf(full).any() else full
+    return [columns.get(lead, -1) for lead in STORED_LEADS]
+
+
+def _same_signal(record: ECGRecord, first: int, second: int) -> bool:
+    signal_uv = record.signal_uv
+    return np.array_equal(signal_uv[:, first], signal_uv[:, second], equal_nan=True)
+
+
+def _whole_microvolts(record: ECGRecord, columns: Sequence[int]) -> Int16[np.ndarray, "time 12"] | None:
+    """What is stored of a record that is so already but for a whole factor; None where there is more to do."""
+    if record.rate_hz != STORED_RATE_HZ or -1 in columns or not isinstance(record.samples, ConverterUnits):
+        return None
+    whole = record.samples.whole_microvolts(columns)
+    return None if whole is None else whole.T
+
+
+def _twelve_leads(record: ECGRecord, columns: Sequence[int]) -> Float32[np.ndarray, "time 12"]:
+    """The standard leads in stored order; NaN where the record lacks one or is not finite."""
+    signal_uv = record.signal_uv
+    full = signal_uv if list(columns) == list(range(signal_uv.shape[1])) else signal_uv[:, columns]
+    lacking = [lead for lead, column in enumerate(columns) if column < 0]
+    if lacking:
+        full[:, lacking] = np.nan
+    if np.isinf(full).any():
+        full = np.where(np.isinf(full), np.float32(np.nan), full)
+    return full
 
 
 def resample_to_stored_rate(
@@ -219,16 +238,25 @@ def _window_starts(n_samples: int) -> list[int]:
     return [index * STORED_SAMPLES for index in range(n_windows)]
 
 
-def quantise(window_uv: Float32[np.ndarray, "time 12"]) -> tuple[Int16[np.ndarray, "5000 12"], int]:
+def quantise(
+    window_uv: Float32[np.ndarray, "time 12"] | Int16[np.ndarray, "time 12"],
+) -> tuple[Int16[np.ndarray, "5000 12"], int]:
     """Whole microvolts, NaN and padding as `MISSING_UV`, and how many samples had to be clipped to ±32,767 µV."""
-    rounded = np.rint(window_uv)
-    beyond = np.abs(rounded) > LARGEST_UV
-    n_saturated = int(np.count_nonzero(beyond))
-    if n_saturated:
-        rounded = np.clip(rounded, -LARGEST_UV, LARGEST_UV)
+    whole, n_saturated = (window_uv, 0) if window_uv.dtype == np.int16 else _rounded(window_uv)
+    if len(whole) == STORED_SAMPLES:
+        return whole, n_saturated
     ecg_uv = np.full((STORED_SAMPLES, 12), MISSING_UV, np.int16)
-    ecg_uv[: len(rounded)] = np.where(np.isnan(rounded), np.float32(MISSING_UV), rounded).astype(np.int16)
+    ecg_uv[: len(whole)] = whole
     return ecg_uv, n_saturated
+
+
+def _rounded(signal_uv: Float32[np.ndarray, "time 12"]) -> tuple[Int16[np.ndarray, "time 12"], int]:
+    rounded = np.rint(signal_uv)
+    if max(-rounded.min(initial=0), rounded.max(initial=0)) <= LARGEST_UV:  # false with a NaN among them
+        return rounded.astype(np.int16), 0
+    n_saturated = int(np.count_nonzero(np.abs(rounded) > LARGEST_UV))
+    clipped = np.clip(rounded, -LARGEST_UV, LARGEST_UV)
+    return np.where(np.isnan(clipped), np.float32(MISSING_UV), clipped).astype(np.int16), n_saturated
 
 
 def _flags_of_facts(record: ECGRecord) -> list[QualityFlag]:

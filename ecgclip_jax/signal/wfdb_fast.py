@@ -15,15 +15,12 @@ from jaxtyping import Float32, Int16
 
 from ecgclip_jax.signal.leads import canonical_lead
 from ecgclip_jax.signal.paths import MAX_HEADER_BYTES, MAX_SIGNAL_BYTES, member, read_regular_file
-from ecgclip_jax.signal.record import ECGReadError, ECGRecord, ReasonCode, SourceFacts
+from ecgclip_jax.signal.record import ConverterUnits, ECGReadError, ECGRecord, ReasonCode, SourceFacts
 from ecgclip_jax.signal.wfdb_header import Header, SignalLine, age_and_sex, parse_header
 
-MISSING_RAW: Final = -32768
-"""Format 16's value of a missing sample (https://wfdb.io/spec/signal.html)."""
 MAT_V4_HEADER_BYTES: Final = 24
 """20 bytes and the variable's name `val\\0`; int16 samples follow, leads running fastest as in format 16."""
 _MAT_V4_INT16: Final = 30
-_EXACT_IN_FLOAT32: Final = 2**22
 _ROWS_AT_ONCE: Final = 100
 
 
@@ -66,9 +63,8 @@ def read_signals(header: Header, folder: str, root: str, record_id: str) -> ECGR
     parts, mismatches = [], set()
     for name, columns in files.items():
         lines = [header.signals[column] for column in columns]
-        raw = _read_samples(member(folder, name, root), lines, header.n_samples)
-        parts.append(_microvolts(raw, lines))
-        mismatches |= {columns[n] for n in _checksum_mismatches(raw, lines)}
+        parts.append(_read_samples(member(folder, name, root), lines, header.n_samples))
+        mismatches |= {columns[n] for n in _checksum_mismatches(parts[-1], lines)}
     if len({part.shape[0] for part in parts}) > 1:
         raise ECGReadError.because(
             ReasonCode.header_lies,
@@ -78,20 +74,25 @@ def read_signals(header: Header, folder: str, root: str, record_id: str) -> ECGR
             remedy="Download the record again, or leave it out.",
         )
     order = [column for columns in files.values() for column in columns]
-    signal_uv = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+    raw = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
     if order != sorted(order):
-        signal_uv = np.ascontiguousarray(signal_uv[:, np.argsort(order)])
-    return assemble(header, signal_uv, record_id, mismatches)
+        raw = np.ascontiguousarray(raw[:, np.argsort(order)])
+    baseline = tuple([line.baseline for line in header.signals])
+    resolution_uv = tuple([line.gain.resolution_uv for line in header.signals])
+    return assemble(header, ConverterUnits(raw, baseline, resolution_uv), record_id, mismatches)
 
 
 def assemble(
-    header: Header, signal_uv: Float32[np.ndarray, "time lead"], record_id: str, mismatches: set[int]
+    header: Header,
+    samples: Float32[np.ndarray, "time lead"] | ConverterUnits,
+    record_id: str,
+    mismatches: set[int],
 ) -> ECGRecord:
     """Names the columns, leaves out signals that are no voltage, and gathers what the header states.
 
     Args:
         header: parsed header.
-        signal_uv: one column per signal of the header; columns in unknown units hold anything.
+        samples: one column per signal of the header; columns in unknown units hold anything.
         record_id: name of the record.
         mismatches: columns whose checksum does not fit.
 
@@ -123,7 +124,7 @@ def assemble(
             remedy="This is no ECG: leave it out.",
         )
     if len(kept) < len(header.signals):
-        signal_uv = np.ascontiguousarray(signal_uv[:, kept])
+        samples = samples.of_leads(kept) if isinstance(samples, ConverterUnits) else samples[:, kept]
     age_years, sex = age_and_sex(header.comments)
     facts = SourceFacts(
         format=_format_name(header.signals[0]),
@@ -135,7 +136,7 @@ def assemble(
         checksum_mismatch=tuple([n for n, c in zip(names, kept, strict=True) if c in mismatches]),
         notes=tuple(notes),
     )
-    return ECGRecord(record_id, signal_uv, tuple(names), header.rate_hz, facts)
+    return ECGRecord(record_id, samples, tuple(names), header.rate_hz, facts)
 
 
 def _format_name(line: SignalLine) -> str:
@@ -182,22 +183,6 @@ def _check_mat_header(path: str, content: bytes, n_leads: int, n_samples: int | 
             found=f"the header words {found}",
             remedy="Header and .mat belong to different records, or another program saved the .mat: export it anew.",
         )
-
-
-def _microvolts(raw: Int16[np.ndarray, "time lead"], lines: list[SignalLine]) -> Float32[np.ndarray, "time lead"]:
-    """(raw - baseline) × microvolts per unit; missing samples are NaN."""
-    resolution_uv = [line.gain.resolution_uv for line in lines]
-    baseline = [line.baseline for line in lines]
-    # Baselines beyond float32's exact integers would cost microvolts: rare enough to pay for float64.
-    exact = max(map(abs, baseline)) <= _EXACT_IN_FLOAT32
-    signal = raw.astype(np.float32 if exact else np.float64)
-    # Most cohorts have one gain for all leads, and a scalar is several times faster than a row of twelve.
-    if any(baseline):
-        signal -= baseline[0] if len(set(baseline)) == 1 else np.array(baseline, signal.dtype)
-    signal *= resolution_uv[0] if len(set(resolution_uv)) == 1 else np.array(resolution_uv, signal.dtype)
-    if raw.min() == MISSING_RAW:
-        signal[raw == MISSING_RAW] = np.nan
-    return signal.astype(np.float32, copy=False)
 
 
 def _checksum_mismatches(raw: Int16[np.ndarray, "time lead"], lines: list[SignalLine]) -> list[int]:

@@ -46,8 +46,8 @@ def read_segments(text: str, record_id: str, read_segment: ReadSegment) -> ECGRe
     for name, n_samples in segments:
         if name != GAP and n_samples:
             part = read_segment(name)
-            if part.signal_uv.shape[0] != n_samples or abs(part.rate_hz / rate_hz - 1) > 1e-6:
-                found = f"{part.signal_uv.shape[0]} samples at {part.rate_hz:g} Hz"
+            if part.n_samples != n_samples or abs(part.rate_hz / rate_hz - 1) > 1e-6:
+                found = f"{part.n_samples} samples at {part.rate_hz:g} Hz"
                 raise _lies(f"{record_id}, segment {name}", f"{n_samples} samples at {rate_hz:g} Hz", found)
             parts.append((start, part))
         start += n_samples
@@ -66,14 +66,15 @@ def _joined(record_id: str, n_samples: int, parts: list[tuple[int, ECGRecord]], 
             remedy="Leave the record out.",
         )
     leads = tuple(dict.fromkeys(lead for _, part in parts for lead in part.leads))
-    if (needed := 4 * n_samples * len(leads)) > MAX_GAP_BYTES + 4 * sum(part.signal_uv.nbytes for _, part in parts):
+    held = sum(4 * part.n_samples * len(part.leads) for _, part in parts)
+    if (needed := 4 * n_samples * len(leads)) > MAX_GAP_BYTES + 4 * held:
         raise _lies(record_id, "gaps in proportion to the samples", f"gaps that make it {needed:,} bytes")
     signal_uv = np.full((n_samples, len(leads)), np.nan, np.float32)
     for start, part in parts:
         columns = [leads.index(lead) for lead in part.leads]
         if len(set(columns)) != len(columns):
             raise _lies(record_id, "each lead once in a segment", f"{', '.join(part.leads)}")
-        signal_uv[start : start + part.signal_uv.shape[0], columns] = part.signal_uv
+        signal_uv[start : start + part.n_samples, columns] = part.signal_uv
     first = parts[0][1].facts
     age_years, sex = age_and_sex(comments)
     facts = replace(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.signal import resample_poly
 
-from ecgclip_jax.signal.record import ECGReadError, ECGRecord, ReasonCode, SourceFacts
+from ecgclip_jax.signal.record import ConverterUnits, ECGReadError, ECGRecord, ReasonCode, SourceFacts
 from ecgclip_jax.signal.storage import StoredECG, to_stored
 from ecgclip_jax.spec.signal import LEADS_12, MISSING_UV
 
@@ -209,3 +209,27 @@ def test_the_hash_is_of_the_waveform_alone() -> None:
     assert only(to_stored(other)).waveform_sha256 == window.waveform_sha256
     signal_uv[17, 3] += 5
     assert only(to_stored(record(signal_uv))).waveform_sha256 != window.waveform_sha256
+
+
+@pytest.mark.parametrize(
+    ("resolution_uv", "baseline", "is_exact"), [(1.0, 0, 1), (5.0, 0, 1), (4.88, 0, 0), (5.0, 8, 0)]
+)
+@pytest.mark.parametrize("largest", [900, 30000])
+@pytest.mark.parametrize("gap", [False, True])
+def test_the_short_way_from_converter_units_stores_what_the_way_over_floats_does(
+    resolution_uv: float, baseline: int, is_exact: bool, largest: int, gap: bool
+) -> None:
+    raw = np.random.default_rng(1).integers(-largest, largest, (5300, 13)).astype(np.int16)
+    if gap:
+        raw[100:200, 4] = MISSING_UV
+    leads = (*LEADS_12[6:], "vx", *LEADS_12[:6])
+    units = ConverterUnits(raw, (baseline,) * 13, (resolution_uv,) * 13)
+    facts = SourceFacts("x", resolution_uv)
+    short = to_stored(ECGRecord("rec", units, leads, 500.0, facts))
+    long = to_stored(ECGRecord("rec", units.microvolts(), leads, 500.0, facts))
+    columns = [leads.index(lead) for lead in LEADS_12]
+    fits = largest * resolution_uv <= 32767
+    assert (units.whole_microvolts(columns) is not None) == (is_exact and fits)
+    assert len(short) == len(long) == 1
+    np.testing.assert_array_equal(short[0].ecg_uv, long[0].ecg_uv)
+    assert (short[0].n_saturated, short[0].quality_flags) == (long[0].n_saturated, long[0].quality_flags)

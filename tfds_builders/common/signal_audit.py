@@ -85,7 +85,7 @@ def _measures(ecg_uv: Int16[np.ndarray, "5000 12"]) -> dict[str, float]:
     together = ~missing[:, :3].any(axis=1)
     limb = ecg_uv[together, :3].astype(np.float64)
     residual_uv = limb[:, 0] + limb[:, 2] - limb[:, 1]
-    qrs_uv = qrs_peak_to_peak_uv(by_lead, ~missing.T)[alive]
+    qrs_uv = qrs_peak_to_peak_uv(by_lead)[alive]
     return {
         "missing_percent": float(100 * missing.mean()),
         "lowest_uv": float(values.min()),

@@ -33,7 +33,8 @@ def without_zero_padding(record: ECGRecord) -> tuple[ECGRecord, tuple[str, ...]]
     Raises:
         ECGReadError: `empty`, if nothing but zeros is left (CODE-15 %'s last row, empty traces).
     """
-    zero = _all_zero(record.signal_uv)
+    signal_uv = record.signal_uv
+    zero = _all_zero(signal_uv)
     alive = np.flatnonzero(~zero)
     if not alive.size:
         raise ECGReadError.because(
@@ -48,7 +49,7 @@ def without_zero_padding(record: ECGRecord) -> tuple[ECGRecord, tuple[str, ...]]
     stop = int(alive[-1]) + 1 if len(zero) - alive[-1] - 1 >= least else len(zero)
     if stop - start == len(zero):
         return record, ()
-    return replace(record, signal_uv=record.signal_uv[start:stop]), (BuildReason.zero_padding_removed.value,)
+    return replace(record, samples=signal_uv[start:stop]), (BuildReason.zero_padding_removed.value,)
 
 
 def _all_zero(signal_uv: Float32[np.ndarray, "time lead"]) -> Bool[np.ndarray, " time"]:
