@@ -28,12 +28,12 @@ def start_state(parts: TrainingParts, mesh: Mesh) -> TrainState:
         StartError: the other run has another input or other shapes.
         CheckpointError: it has no such checkpoint, or a damaged one.
     """
-    state = init_state(parts, mesh)
     start = parts.experiment.start
     if start is None:
-        return state
+        return init_state(parts, mesh)
     params, stats, meta = load_params(Path(start.run), start.step)
-    _check_experiment(start, parts.experiment, meta)
+    _check_experiment(start, parts.experiment, meta)  # before the compilation of a large model's initial state
+    state = init_state(parts, mesh)
     found: Tree = {part: _taken(start, part, params, state.params) for part in start.parts}
     params = state.params | _placed(found, state.params)
     if "ecg" not in start.parts:
