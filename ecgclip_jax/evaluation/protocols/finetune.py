@@ -288,6 +288,8 @@ def _validation(
     logits: Float[np.ndarray, "records labels"], data: TuningData, labels: Bool[np.ndarray, "labels"]
 ) -> tuple[float, float]:
     """Mean over labels of cross-entropy and of average precision; NaN if a score is not finite."""
+    if not np.isfinite(logits).all():
+        return math.nan, math.nan
     wide, weights = logits[:, labels].astype(np.float64), data.weights[:, labels]
     positive, known = data.positive[:, labels], data.known[:, labels]
     losses = (weights * (np.logaddexp(0.0, wide) - np.where(positive, wide, 0.0))).sum(axis=0) / weights.sum(axis=0)

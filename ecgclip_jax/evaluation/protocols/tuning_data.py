@@ -16,7 +16,7 @@ from ecgclip_jax.signal.preprocessing import build_operators, preprocess
 from ecgclip_jax.spec.experiment import Experiment
 
 PREPROCESSED_AT_A_TIME = 64
-Chunk = tuple[Int16[np.ndarray, "records 5000 12"], Float[np.ndarray, "records"]]
+Chunk = tuple[Int16[np.ndarray, "_ 5000 12"], Float[np.ndarray, "_"]]
 """Stored ECGs and their mains frequencies in Hz, NaN where unknown."""
 
 

@@ -51,8 +51,10 @@ class Rates(NamedTuple):
 class TuningProgram:
     """The functions of one trunk on the devices that a batch divides by."""
 
-    trunk: PureModule
+    parts: frozenset[str]
+    """Names of the trunk's parameters in the encoder's tree."""
     width: int
+    """Of the features that the head reads."""
     mesh: Mesh
     step: Any
     """(state, ecg, positive, share, rates) → (state, loss); the state's buffers are used up."""
@@ -65,13 +67,9 @@ class TuningProgram:
 
     def start(self, params: Tree, stats: Tree, head: Tree) -> TuningState:
         """The state before the first update, from an encoder's own trees (pooling is left behind)."""
-        both = {"ecg": self.trunk_part(params), "head": head}
-        return TuningState(*self.place((both, dict(stats), _moments().init(both))))
-
-    def trunk_part(self, params: Tree) -> Tree:
-        """The trunk's parameters of an encoder, which may pool by attention."""
-        names = jax.eval_shape(self.trunk.init, jax.random.key(0))[0]
-        return {name: params[name] for name in names}
+        both = {"ecg": {name: part for name, part in params.items() if name in self.parts}, "head": head}
+        zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(_moments().init, both))
+        return TuningState(*self.place((both, dict(stats), zeros)))
 
 
 def tuning_program(experiment: Experiment, batch: int) -> TuningProgram:
@@ -112,7 +110,7 @@ def _program(spec: ResNet1DSpec, leads: int, samples: int, batch: int) -> Tuning
         return logits_of(params, stats, ecg, train=False)[0]
 
     return TuningProgram(
-        trunk,
+        frozenset(jax.eval_shape(trunk.init, jax.random.key(0))[0]),
         trunk_width(spec),
         mesh,
         jax.jit(
