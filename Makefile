@@ -5,8 +5,13 @@ BIN     = $(VENV)/bin
 PARITY  = .venv-parity
 TORCH   = torch==2.13.0
 PYTEST ?=
+# Python compiled once, and not again in every process: where nothing may lie beside the sources, it lies here.
+unexport PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX = $(CURDIR)/.cache/python
 # What takes longest stands with the comparisons, so that either half of CI keeps well within its time.
 LONG    = tests/multiprocess tests/training/test_objectives_learn.py
+# A file is one worker's, the longest files are first (`tests/conftest.py`).
+TWO_WORKERS = -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test parity lint bench proofs compile-pod contact-sheet constraints clean
@@ -34,10 +39,10 @@ demo: venv  ## synthetic cohort → training → evaluation → report, in minut
 	$(BIN)/ecgclip demo
 
 test: venv  ## every test that needs no PyTorch
-	$(BIN)/python -m pytest tests --ignore=tests/parity $(LONG:%=--ignore=%) -n 2 --dist loadfile $(PYTEST)
+	$(BIN)/python -m pytest tests --ignore=tests/parity $(LONG:%=--ignore=%) $(TWO_WORKERS) $(PYTEST)
 
 parity: $(PARITY)/bin/.installed  ## comparisons with PyTorch and transformers; jobs of two processes; every objective in small
-	$(PARITY)/bin/python -m pytest tests/parity $(LONG) -n 2 --dist loadfile $(PYTEST)
+	$(PARITY)/bin/python -m pytest tests/parity $(LONG) $(TWO_WORKERS) $(PYTEST)
 
 lint: venv  ## ruff and mypy
 	$(BIN)/ruff check .

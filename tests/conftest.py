@@ -20,6 +20,26 @@ _hook = install_import_hook("ecgclip_jax", "beartype.beartype")
 SHARED_DATA = Path(os.environ.get("ECGCLIP_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 
+LONGEST_FIRST = (
+    "test_demo_claims.py",
+    "test_two_process_runs.py",
+    "test_loop.py",
+    "test_micro_batches.py",
+    "test_objectives_learn.py",
+    "test_commands.py",
+    "test_inference.py",
+    "test_starting.py",
+    "test_tiled_losses.py",
+)
+"""Files of 20 CPU seconds and more: begun last, one of them alone would keep one of two workers busy at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, the others in their order (so `--no-loadscope-reorder` with pytest-xdist)."""
+    rank = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Folder of real ECGs; tests that need it are skipped without it, and `.ci/run` fails on such a skip."""
