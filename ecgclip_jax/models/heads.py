@@ -10,8 +10,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
+from ecgclip_jax.models.batch_norm import BATCH_NORM_EPSILON, group_moments
 from ecgclip_jax.models.functional import PureModule, Tree
-from ecgclip_jax.models.layers import BATCH_NORM_EPSILON, Linear, group_moments
+from ecgclip_jax.models.layers import Linear
 from ecgclip_jax.spec.encoders import HeadSpec
 
 

@@ -21,10 +21,6 @@ from jaxtyping import Array, Float, Int
 
 from ecgclip_jax.contracts import RowKeys
 
-BATCH_NORM_EPSILON = 1e-5
-"""PyTorch's default, which MERL and ECGCLIP keep."""
-
-
 CONVOLUTION_OUTPUT, BLOCK_OUTPUT = "convolution_output", "block_output"
 """Names of intermediate results that a rematerialisation policy may keep (`jax.ad_checkpoint`)."""
 
@@ -98,72 +94,6 @@ class Conv1d(nnx.Module):
         pad = kernel.shape[0] // 2
         y = lax.conv_general_dilated(x, kernel, (self.stride,), [(pad, pad)], dimension_numbers=("NWC", "WIO", "NWC"))
         return kept_as(CONVOLUTION_OUTPUT, y)
-
-
-class BatchNorm(nnx.Module):
-    """BatchNorm over `groups` contiguous groups of the global batch, statistics in float32 whatever the input is.
-
-    In training each group is normalised by its own biased variance, and the running statistics move once by the mean
-    over the groups of mean and unbiased variance (PyTorch's convention of momentum: the weight of the new value).
-    The large array is only ever summed over time; groups are formed from the [batch, width] sums, so that a batch
-    sharded over devices needs one small all-reduce and no reshape of the activations, however many groups there are.
-    """
-
-    def __init__(self, width: int, *, groups: int = 1, momentum: float = 0.1) -> None:
-        self.scale = nnx.Param(jnp.ones(width, jnp.float32))
-        self.bias = nnx.Param(jnp.zeros(width, jnp.float32))
-        self.mean = nnx.BatchStat(jnp.zeros(width, jnp.float32))
-        self.var = nnx.BatchStat(jnp.ones(width, jnp.float32))
-        self.groups = groups
-        self.momentum = momentum
-
-    def __call__(self, x: Float[Array, "batch time width"], *, train: bool) -> Float[Array, "batch time width"]:
-        """Normalised by the groups' own statistics when `train`, by the running ones otherwise."""
-        if train:
-            mean, var = group_moments(x, self.groups)
-            self._move_running(mean, var, count=x.shape[0] // self.groups * x.shape[1])
-        else:
-            mean, var = self.mean[...][None], self.var[...][None]
-        factor = self.scale[...] * lax.rsqrt(var + BATCH_NORM_EPSILON)
-        mean, factor = (_rows_of_groups(statistic, x.shape[0]) for statistic in (mean, factor))
-        y = (x.astype(jnp.float32) - mean) * factor + self.bias[...]
-        return y.astype(x.dtype)
-
-    def _move_running(self, mean: Float[Array, "groups width"], var: Float[Array, "groups width"], count: int) -> None:
-        unbiased = var * (count / max(count - 1, 1))
-        self.mean[...] += self.momentum * (lax.stop_gradient(mean.mean(axis=0)) - self.mean[...])
-        self.var[...] += self.momentum * (lax.stop_gradient(unbiased.mean(axis=0)) - self.var[...])
-
-
-def group_moments(
-    x: Float[Array, "batch time width"], groups: int
-) -> tuple[Float[Array, "groups width"], Float[Array, "groups width"]]:
-    """Mean and biased variance over batch and time of each of `groups` contiguous groups, in one pass over `x`.
-
-    Raises:
-        ValueError: `groups` does not divide the batch.
-    """
-    batch, time, width = x.shape
-    if batch % groups:
-        raise ValueError(
-            f"BatchNorm: {groups} groups do not divide a batch of {batch}; change norm_groups or the batch"
-        )
-    x = x.astype(jnp.float32)
-    count = batch // groups * time
-
-    def mean_of(values: Float[Array, "batch time width"]) -> Float[Array, "groups width"]:
-        return values.sum(axis=1).reshape(groups, batch // groups, width).sum(axis=1) / count
-
-    mean = mean_of(x)
-    # Rounding can push the difference of a constant channel just below zero.
-    return mean, jnp.maximum(mean_of(x * x) - mean * mean, 0)
-
-
-def _rows_of_groups(statistic: Float[Array, "groups width"], batch: int) -> Float[Array, "rows 1 width"]:
-    """A group's statistic for each of its rows, ready to broadcast over time (one row serves all when groups = 1)."""
-    groups = statistic.shape[0]
-    rows = statistic if groups == 1 else jnp.repeat(statistic, batch // groups, axis=0)
-    return rows[:, None, :]
 
 
 class LayerNorm(nnx.Module):

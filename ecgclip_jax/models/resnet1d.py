@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from ecgclip_jax.contracts import EcgInput, EcgOutput, RowKeys
-from ecgclip_jax.models.layers import BLOCK_OUTPUT, BatchNorm, Conv1d, Linear, kept_as
+from ecgclip_jax.models.batch_norm import BatchNorm, relu_of_norms
+from ecgclip_jax.models.layers import BLOCK_OUTPUT, Conv1d, Linear, kept_as
 from ecgclip_jax.models.pooling import AttentionPool
 from ecgclip_jax.spec.encoders import ResNet1DSpec
 
@@ -54,13 +54,24 @@ class ResidualBlock(nnx.Module):
 
     def __call__(self, x: Float[Array, "batch time width_in"], *, train: bool) -> Float[Array, "batch steps width_out"]:
         """One step per `stride` steps of the input."""
-        y = x
-        for number in range(1, self.convolutions + 1):
-            y = getattr(self, f"norm{number}")(getattr(self, f"conv{number}")(y), train=train)
-            if number < self.convolutions:
-                y = jax.nn.relu(y)
-        shortcut = self.shortcut_norm(self.shortcut_conv(x), train=train) if self.has_shortcut else x
-        return kept_as(BLOCK_OUTPUT, jax.nn.relu(y + shortcut))
+        y, last = x, self.convolutions
+        for number in range(1, last):
+            y = relu_of_norms([self._norm(number)], [self._conv(number)(y)], train=train)
+        y = self._conv(last)(y)
+        if self.has_shortcut:
+            narrow = self.shortcut_conv(x)
+            y = relu_of_norms([self._norm(last), self.shortcut_norm], [y, narrow], train=train)
+        else:
+            y = relu_of_norms([self._norm(last)], [y], x, train=train)
+        return kept_as(BLOCK_OUTPUT, y)
+
+    def _conv(self, number: int) -> Conv1d:
+        conv: Conv1d = getattr(self, f"conv{number}")
+        return conv
+
+    def _norm(self, number: int) -> BatchNorm:
+        norm: BatchNorm = getattr(self, f"norm{number}")
+        return norm
 
 
 class Stage(nnx.Module):
@@ -117,8 +128,7 @@ class ResNet1D(nnx.Module):
 
     def trunk(self, signal: Float[Array, "batch time lead"], *, train: bool) -> Float[Array, "batch steps width"]:
         """The map before pooling, one step per 16 samples, in the tower's compute dtype."""
-        x = self.stem(signal.astype(self.dtype))
-        x = jax.nn.relu(self.stem_norm(x, train=train))
+        x = relu_of_norms([self.stem_norm], [self.stem(signal.astype(self.dtype))], train=train)
         for number in range(1, len(STAGE_STRIDES) + 1):
             x = getattr(self, f"stage{number}")(x, train=train)
         return x

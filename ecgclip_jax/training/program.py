@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from ecgclip_jax.contracts import Batch, TextRows, TextTokens
+from ecgclip_jax.contracts import Batch, TextRows, TextTokens, TextVectors
 from ecgclip_jax.data.batch import EXTRAS
 from ecgclip_jax.parallel.hlo import ArrayShape, Program, parse_program
 from ecgclip_jax.parallel.hlo_cost import ProgramCost, kept_for_backward, largest_arrays, program_cost
@@ -110,9 +110,7 @@ class CompiledStep:
     @property
     def text_is_trained(self) -> bool:
         """Whether any parameter of the text tower is."""
-        return self.experiment.text_encoder is not None and not any(
-            re.search(pattern, "text/") for pattern in self.experiment.optimizer.frozen
-        )
+        return self.experiment.text_is_trained
 
 
 def vocabulary_size(experiment: Experiment) -> int:
@@ -156,7 +154,9 @@ def abstract_batch(experiment: Experiment, mesh: Mesh) -> Batch:
             name: jax.ShapeDtypeStruct(value.shape, jnp.bool_, sharding=sharding) for name, value in extras.items()
         },
     }
-    if experiment.text_encoder is not None:
+    if experiment.text_encoder is not None and experiment.caches_text:
+        fields["texts"] = TextVectors(cast("Any", array(jnp.float32, texts, experiment.text_encoder.hidden)))
+    elif experiment.text_encoder is not None:
         tokens = experiment.text_encoder.tokenizer.max_tokens
         ids, mask = array(jnp.int32, texts, tokens), array(jnp.bool_, texts, tokens)
         fields["texts"] = TextTokens(cast("Any", ids), cast("Any", mask))
@@ -169,9 +169,18 @@ def compile_step(experiment: Experiment, described: DescribedDevices, vocab_size
     Raises:
         UserError: a mesh or a batch that does not fit the number of devices, freezing rules that match nothing.
     """
+    return compile_parts(build_parts(experiment, vocab_size), described)
+
+
+def compile_parts(parts: TrainingParts, described: DescribedDevices) -> CompiledStep:
+    """`compile_step` for parts that are built already, or that stand in for some of an experiment's.
+
+    Raises:
+        UserError: a mesh or a batch that does not fit the number of devices.
+    """
     began_s = time.monotonic()
+    experiment = parts.experiment
     mesh = build_mesh(experiment.mesh, described.devices)
-    parts = build_parts(experiment, vocab_size)
     state, batch = abstract_state(parts, mesh), abstract_batch(experiment, mesh)
     lowered = TrainStep(parts, mesh).lower(state, batch)
     compiled, needed = _compile(lowered, described.options)

@@ -55,13 +55,15 @@ class TrainingParts:
     optimizer: optax.GradientTransformation
 
 
-def build_parts(experiment: Experiment, vocab_size: int) -> TrainingParts:
+def build_parts(experiment: Experiment, vocab_size: int, towers: Towers | None = None) -> TrainingParts:
     """Towers, heads, objective and optimizer of `experiment` for a tokenizer of `vocab_size` tokens.
+
+    `towers` stand in for the experiment's own.
 
     Raises:
         RuleError: freezing rules that match no parameter.
     """
-    towers = build_towers(experiment, vocab_size)
+    towers = towers or build_towers(experiment, vocab_size)
     objective = build_objective(experiment.objective)
     heads = _build_heads(objective.heads(towers), experiment)
     params, _ = jax.eval_shape(lambda key: _init_model(towers, heads, objective, key), jax.random.key(0))

@@ -14,9 +14,9 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from ecgclip_jax.contracts import EcgInput, EcgOutput
+from ecgclip_jax.models.batch_norm import BatchNorm
 from ecgclip_jax.models.build import Towers, build_towers
 from ecgclip_jax.models.functional import PureModule, parameter_count
-from ecgclip_jax.models.layers import BatchNorm
 from ecgclip_jax.models.resnet1d import trunk_steps
 from ecgclip_jax.spec.encoders import ResNet1DSpec
 from ecgclip_jax.spec.experiment import DataSpec, Experiment, Source

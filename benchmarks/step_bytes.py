@@ -1,0 +1,158 @@
+"""Bytes that MERL's training step moves per ECG, by the real compilers: `make step-bytes`. Deterministic; nothing runs.
+
+What is compiled: the whole step of `experiments/merl.py` (int16 input, preprocessing, ResNet-18 or -34, attention
+pooling, heads, both losses, AdamW, running statistics) at bfloat16, B = 256 on one device, BatchNorm over the whole
+batch. Texts are given as vectors: the text tower is a frozen table of them, as a cache of a frozen tower is, so its own
+cost is not in these figures. GPU bytes are counted from the program's kernels, TPU bytes are the compiler's own count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from ecgclip_jax.cli.program_tables import step_facts
+from ecgclip_jax.contracts import RowKeys, TextOutput
+from ecgclip_jax.models.build import Towers
+from ecgclip_jax.models.functional import Tree
+from ecgclip_jax.parallel.targets import compiler_installed, describe, parse_target
+from ecgclip_jax.spec.experiment import Experiment
+from ecgclip_jax.spec.files import load_experiment
+from ecgclip_jax.training.program import compile_parts
+from ecgclip_jax.training.state import build_parts
+
+ROOT = Path(__file__).resolve().parents[1]
+BATCH = 256
+
+
+class Case(NamedTuple):
+    """One compile, and what its figures (MB per ECG) may be at most; None: only reported."""
+
+    target: str
+    depth: int = 18
+    remat: str = "none"
+    bytes_mb: float | None = None
+    temporary_mb: float | None = None
+
+
+CASES = (
+    Case("h200", bytes_mb=100),
+    Case("h200", remat="convolutions", temporary_mb=8),
+    Case("h200", depth=34, bytes_mb=180),
+    Case("v5p:1x1x1", bytes_mb=75),
+    Case("v6e:1x1", bytes_mb=95),
+)
+
+
+class TextsGiven(Towers):
+    """Towers whose text tower is a table of vectors: a text's first token is the number of its row."""
+
+    def init(self, key: Key[Array, ""]) -> tuple[Tree, Tree]:
+        """The ECG tower's own, and a row for each ECG of the batch."""
+        params, stats = super().init(key)
+        return params | {"text": {"embedding": jnp.zeros((BATCH, self.text_width), jnp.float32)}}, stats
+
+    def text(
+        self,
+        params: Tree,
+        ids: Int[Array, "texts tokens"],
+        mask: Bool[Array, "texts tokens"],
+        *,
+        train: bool,
+        keys: RowKeys | None = None,
+    ) -> TextOutput:
+        """Rows of the table."""
+        vectors: Float[Array, "texts hidden"] = jnp.take(params["embedding"], ids[:, 0], axis=0)
+        return TextOutput(pooled=vectors)
+
+
+def experiment_of(case: Case) -> Experiment:
+    """MERL as released, on one device."""
+    return load_experiment(ROOT / "experiments" / "merl.py", "released").replace(
+        {
+            "data.batch_global": BATCH,
+            "ecg_encoder.depth": case.depth,
+            "ecg_encoder.norm_groups": 1,
+            "ecg_encoder.dtype": "bfloat16",
+            "memory.ecg_remat": case.remat,
+            "text_encoder.layers": 1,
+            "text_encoder.tokenizer.max_tokens": 4,
+        }
+    )
+
+
+def measure(case: Case, folder: Path | None) -> dict[str, Any]:
+    """Compiles one case; with `folder` the program's text and all figures are kept there."""
+    described = describe(parse_target(case.target))
+    experiment = experiment_of(case)
+    step = compile_parts(build_parts(experiment, 1, TextsGiven(experiment, 1)), described)
+    assert step.cost is not None
+    assert step.memory.temporary is not None
+    facts = step_facts(step, 1)
+    if folder is not None:
+        name = f"{case.target.replace(':', '_')}_r{case.depth}_{case.remat}"
+        (folder / f"{name}.hlo").write_text(step.text or "", encoding="utf-8")
+        (folder / f"{name}.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    return facts | {
+        "depth": case.depth,
+        "remat": case.remat,
+        "counted_mb": step.cost.n_bytes / BATCH / 1e6,
+        "bytes_mb": (step.compiler_bytes or step.cost.n_bytes) / BATCH / 1e6,
+        "temporary_mb": step.memory.temporary / BATCH / 1e6,
+    }
+
+
+def row(case: Case, facts: dict[str, Any]) -> str:
+    """A line of the Markdown table."""
+    kinds = sorted(facts["bytes"].items(), key=lambda item: -item[1]["n_bytes"])
+    parts = ", ".join(f"{kind} {total['n_bytes'] / BATCH / 1e6:.1f}" for kind, total in kinds if total["n_bytes"] > 2e7)
+    flops = sum(facts["flops"].values()) / BATCH / 1e9
+    cells = [case.target, f"{case.depth}", case.remat]
+    cells += [_against(facts["bytes_mb"], case.bytes_mb), f"{facts['counted_mb']:.1f}: {parts}"]
+    cells += [_against(facts["temporary_mb"], case.temporary_mb), f"{flops:.1f}", f"{facts['compile_s']:.0f}"]
+    return f"| {' | '.join(cells)} |"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the table of all cases whose compiler is installed here; exit code 1 if one is over its limit."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("targets", nargs="*", help="only these targets, for example h200")
+    parser.add_argument("--folder", type=Path, help="keep programs and figures here")
+    arguments = parser.parse_args(argv)
+    if arguments.folder is not None:
+        arguments.folder.mkdir(parents=True, exist_ok=True)
+    jax.config.update("jax_enable_compilation_cache", False)
+    print(
+        "| target | depth | remat | MB/ECG | counted from the kernels, MB/ECG | temporary MB/ECG | GFLOP/ECG | s |\n"
+        "|---|---|---|---|---|---|---|---|"
+    )
+    over = False
+    for case in CASES:
+        if arguments.targets and case.target not in arguments.targets:
+            continue
+        if compiler_installed(parse_target(case.target)):
+            facts = measure(case, arguments.folder)
+            over |= _over(facts["bytes_mb"], case.bytes_mb) or _over(facts["temporary_mb"], case.temporary_mb)
+            print(row(case, facts), flush=True)
+    return int(over)
+
+
+def _over(value: float, limit: float | None) -> bool:
+    return limit is not None and value > limit
+
+
+def _against(value: float, limit: float | None) -> str:
+    if limit is None:
+        return f"{value:.1f}"
+    return f"{value:.1f} (at most {limit:g}{': **over**' if value > limit else ''})"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
