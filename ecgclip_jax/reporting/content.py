@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from matplotlib.figure import Figure
 
@@ -23,6 +23,8 @@ class TableContent:
     title: str = ""
     note: str = ""
     numeric: Sequence[int] = ()
+    shades: Mapping[tuple[int, int], float] = field(default_factory=dict)
+    """By (row, column) from -1 to 1: cells coloured by what they hold; a reader without colours loses nothing."""
 
 
 @dataclass(frozen=True)

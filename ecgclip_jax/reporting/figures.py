@@ -23,7 +23,8 @@ MODEL_COLOURS = ("#0b6e99", "#9aa5b1", "#d97706", "#7c3aed", "#15803d")
 GRID = {"color": "#e4e7eb", "linewidth": 0.6}
 
 
-def _figure(width_in: float, height_in: float, rows: int = 1, columns: int = 1) -> tuple[Figure, np.ndarray]:
+def sheet(width_in: float, height_in: float, rows: int = 1, columns: int = 1) -> tuple[Figure, np.ndarray]:
+    """An empty figure in the report's style and its axes `[rows, columns]`."""
     figure = Figure(figsize=(width_in, height_in), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
@@ -64,7 +65,7 @@ def training_curves(history: pd.DataFrame) -> Figure:
         for column, title in (("loss", "loss"), ("learning_rate", "learning rate"), ("ecg_per_s", "ECG/s"))
         if column in history and history[column].notna().any()
     ]
-    figure, axes = _figure(3.2 * max(len(panels), 1), 2.3, columns=max(len(panels), 1))
+    figure, axes = sheet(3.2 * max(len(panels), 1), 2.3, columns=max(len(panels), 1))
     for axis, (column, title) in zip(axes.flat, panels, strict=False):
         known = history[["step", column]].dropna()
         axis.plot(known["step"], known[column], color=MODEL_COLOURS[0], linewidth=1.2)
@@ -84,7 +85,7 @@ def forest(table: pd.DataFrame, metric: str, reference: float | None = None) -> 
     models = list(dict.fromkeys(table["model"]))
     first = table[table["model"] == models[0]].sort_values("value")
     labels = list(first["label"])
-    figure, axes = _figure(7.2, (0.14 + 0.05 * len(models)) * len(labels) + 1.2)
+    figure, axes = sheet(7.2, (0.14 + 0.05 * len(models)) * len(labels) + 1.2)
     axis = axes[0, 0]
     offsets = np.linspace(0.25, -0.25, len(models)) if len(models) > 1 else [0.0]
     for model, offset, colour in zip(models, offsets, cycle(MODEL_COLOURS), strict=False):
@@ -108,7 +109,7 @@ def roc_and_pr(curves: Mapping[str, tuple[Bool[np.ndarray, " n"], Float[np.ndarr
     Args:
         curves: label → (truth, score), one entry per ECG.
     """
-    figure, axes = _figure(7.6, 3.7 + 0.2 * -(-len(curves) // 3), columns=2)
+    figure, axes = sheet(7.6, 3.7 + 0.2 * -(-len(curves) // 3), columns=2)
     roc, precision = axes[0]
     for (label, (truth, score)), colour in zip(curves.items(), cycle(color_sequences["tab10"]), strict=False):
         false_positive, true_positive, _ = roc_curve(truth, score)
@@ -136,7 +137,7 @@ def embedding_map(
         points: coordinates of each ECG.
         groups: (title, one category per point); the `most` frequent categories get a colour, the rest is grey.
     """
-    figure, axes = _figure(4.3 * len(groups), 3.9, columns=len(groups))
+    figure, axes = sheet(4.3 * len(groups), 3.9, columns=len(groups))
     for axis, (title, categories) in zip(axes.flat, groups, strict=True):
         names = np.asarray(categories, dtype=object)
         frequent = list(pd.Series(names).value_counts().index[:most])
@@ -153,7 +154,7 @@ def embedding_map(
 
 def people_bars(bands: Mapping[str, Mapping[str, int | str]]) -> Figure:
     """Recordings by age band and sex, as bars beside each other; counts given as text (suppressed) are left out."""
-    figure, axes = _figure(6.4, 2.4)
+    figure, axes = sheet(6.4, 2.4)
     axis = axes[0, 0]
     sexes = [
         sex

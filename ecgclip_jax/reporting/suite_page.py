@@ -1,0 +1,58 @@
+"""One self-contained HTML page per suite: claims first, then every number with its interval, then what is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ecgclip_jax.evaluation.suites.runner import SuiteOutcome
+from ecgclip_jax.reporting.html import render
+from ecgclip_jax.reporting.suite_claims import claims_section
+from ecgclip_jax.reporting.suite_rows import SuiteTable, headline, suite_table
+from ecgclip_jax.reporting.suite_sections import (
+    forest_section,
+    ladder_sections,
+    null_section,
+    outside_sections,
+)
+from ecgclip_jax.reporting.suite_tables import (
+    ceiling_section,
+    excluded_section,
+    heat_section,
+    macro_section,
+    not_run_section,
+)
+from ecgclip_jax.spec.suites import SuiteSpec
+
+REPORT_FILE = "report.html"
+
+
+def write_suite_report(run: Path, folder: Path, spec: SuiteSpec, outcome: SuiteOutcome) -> Path:
+    """Writes `report.html` into a suite's folder and returns its path.
+
+    Everything is drawn from `results.parquet`, the stored predictions and the run's own files: numbers only, no
+    waveform, no text of a report, no id.
+    """
+    table = suite_table(folder, spec)
+    sections = [
+        *([claims_section(outcome.verdicts)] if outcome.verdicts else []),
+        macro_section(table),
+        *ladder_sections(table),
+        forest_section(table),
+        heat_section(table),
+        *outside_sections(table),
+        *ceiling_section(table),
+        *null_section(table),
+        excluded_section(table),
+        not_run_section(table, outcome.results.warnings),
+    ]
+    page = render(f"{spec.name}: {run.name}", f"{headline(table.rows)} {spec.summary}.", _banners(table), sections)
+    path = folder / REPORT_FILE
+    part = path.with_suffix(".part")
+    part.write_text(page, encoding="utf-8")
+    part.replace(path)
+    return path
+
+
+def _banners(table: SuiteTable) -> list[str]:
+    synthetic = sorted(set(table.rows[table.rows["synthetic"]]["cohort"]))
+    return [f"SYNTHETIC: {', '.join(synthetic)} is no patient data."] if synthetic else []
