@@ -45,6 +45,15 @@ class TextRows:
 @no_type_check
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class TextVectors:
+    """Texts as what a frozen text tower pools of them (its rows of a text cache)."""
+
+    pooled: Float[Array, "batch k hidden"]
+
+
+@no_type_check
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class Batch:
     """One global batch. `ecg_uv` is stored microvolts (500 Hz, 12 leads, -32768 = missing).
 
@@ -59,7 +68,7 @@ class Batch:
     record_row: Int[Array, "batch"]
     patient_group: Int[Array, "batch"]
     text_group: Int[Array, "batch k"]
-    texts: TextTokens | TextRows
+    texts: TextTokens | TextRows | TextVectors
     text_valid: Bool[Array, "batch k"]
     extras: Mapping[str, Array] = field(default_factory=dict)
     extras_present: Mapping[str, Array] = field(default_factory=dict)

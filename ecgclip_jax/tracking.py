@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -183,6 +183,30 @@ def build_tracker(workdir: Path, total_steps: int, start_step: int) -> Composite
             ],
             workdir,
         )
+
+
+@contextmanager
+def counting(task: str, total: int, unit: str, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """A bar for work that is counted in `unit`; gives a function that is told how many more are done.
+
+    Where nobody watches, a line now and then and one at the end; only on process 0.
+    """
+    console, began_s = Console(stderr=True, quiet=jax.process_index() != 0), time.monotonic()
+    columns = (TextColumn(task), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    count, last_line_s = done, began_s
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
+        number = bar.add_task(task, total=total, completed=done, rate="")
+
+        def advance(more: int) -> None:
+            nonlocal count, last_line_s
+            count, now_s = count + more, time.monotonic()
+            rate = f"{(count - done) / max(now_s - began_s, 1e-9):,.0f} {unit}/s"
+            bar.update(number, completed=count, rate=rate)
+            if not console.is_terminal and (count == total or now_s - last_line_s >= _LINE_EVERY_S):
+                last_line_s = now_s
+                console.print(f"{task} {count:,}/{total:,}  {rate}", highlight=False, soft_wrap=True)
+
+        yield advance
 
 
 @contextmanager

@@ -67,7 +67,7 @@ class TrainPipeline:
         self._tags = make_tag_sampler(index, tokenizer, max_tokens) if several else None
         tokens = None if tokenizer is None or several else tokenize_texts(tokenizer, index.texts, max_tokens)
         self._builder = BatchBuilder(index, tokens, targets)
-        self._text_row, self._statements = index.text_row, None
+        self._index_texts, self._text_row, self._statements = index.texts, index.text_row, None
         if tokenizer is not None and tokens is not None and index.data.statement_keep_probability < 1:
             keep = index.data.statement_keep_probability
             self._statements = StatementSampler.of(tokenizer, tokens, keep, index.seed)
@@ -78,6 +78,11 @@ class TrainPipeline:
     def steps_per_epoch(self) -> int:
         """Whole batches in an epoch; what is left of the epoch's order is not trained on in it."""
         return self.order.steps_per_epoch
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The distinct texts that `TextRows` of its batches are rows of: whole reports, or statements."""
+        return self._index_texts if self._tags is None else self._tags.table.texts
 
     def batch_rows(self, step: int) -> Int32[np.ndarray, " batch_global"]:
         """Index rows of all records of a global batch: which ECGs a step was made of."""

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ecgclip_jax.contracts import Batch, EcgOutput, Embeddings, RowKeys, TextOutput, TextTokens
+from ecgclip_jax.contracts import Batch, EcgOutput, Embeddings, RowKeys, TextOutput, TextTokens, TextVectors
 from ecgclip_jax.objectives import tiled
 from ecgclip_jax.objectives.interfaces import (
     HeadNeed,
@@ -96,7 +96,9 @@ class ContrastiveObjective(Objective):
     def _text(
         self, towers: TowerFunctions, params: Tree, batch: Batch, train: bool, keys: RowKeys | None
     ) -> TextOutput:
-        """Every text by itself: the K texts of an ECG are rows of the text tower."""
+        """Every text by itself: the K texts of an ECG are rows of the text tower, or of its cached outputs."""
+        if isinstance(batch.texts, TextVectors):
+            return TextOutput(pooled=batch.texts.pooled.reshape(-1, batch.texts.pooled.shape[-1]))
         if not isinstance(batch.texts, TextTokens):
             raise ValueError("this objective runs its text tower on tokens; the batch carries rows of a text table")
         ids, mask = batch.texts.ids, batch.texts.mask

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -116,6 +117,15 @@ class MemorySpec(Spec):
     """What the backward pass keeps of the ECG tower: everything, outputs of convolutions, or of residual blocks."""
     text_remat: Literal["none", "layers"] = "none"
     """What the backward pass keeps of the text tower: everything, or outputs of layers."""
+    text_cache: Literal["off", "auto", "on"] = "auto"
+    """Each distinct text goes through a frozen text tower once, before the first step, instead of in every step.
+    `auto` where that changes nothing; `on` is an error where it would."""
+    text_cache_dtype: Literal["float32", "bfloat16"] = "float32"
+    """How the tower's outputs are kept; `bfloat16` halves the file, and loses nothing of a bfloat16 tower that pools
+    by `pooler` or `cls`."""
+    text_cache_folder: str | None = None
+    """Where caches are kept and found by other runs. None: the run folder, above access class `open` the data
+    directory, so that a run folder which travels holds nothing of single reports."""
 
 
 class RunSpec(Spec):
@@ -173,6 +183,35 @@ class Experiment(Spec):
         """Leads that the ECG encoder takes."""
         return 1 if self.view.single_lead else len(self.signal.leads)
 
+    @property
+    def text_is_trained(self) -> bool:
+        """Whether any parameter of the text tower is."""
+        return self.text_encoder is not None and not any(re.search(p, "text/") for p in self.optimizer.frozen)
+
+    @property
+    def caches_text(self) -> bool:
+        """Whether steps take the text tower's outputs from a cache."""
+        return self.memory.text_cache != "off" and self.text_cache_obstacle is None
+
+    @property
+    def text_cache_obstacle(self) -> str | None:
+        """Why the text tower must run in every step; None where its outputs can be kept."""
+        if self.text_encoder is None:
+            return f"objective {self.objective.kind} reads no text"
+        if self.text_is_trained:
+            return "the text tower is trained (optimizer.frozen must hold '^text/')"
+        if self.text_encoder.dropout > 0:
+            return (
+                f"text_encoder.dropout {self.text_encoder.dropout} draws the tower's outputs anew in every step; 0 "
+                "leaves that noise out"
+            )
+        if self.data.statement_keep_probability < 1:
+            return (
+                "data.statement_keep_probability below 1 draws each report anew in every step; set it to 1, or draw "
+                "single statements with data.texts_per_ecg above 1"
+            )
+        return None
+
     @model_validator(mode="after")
     def _batch_divides(self) -> Experiment:
         batch, groups, micro = self.data.batch_global, self.ecg_encoder.norm_groups, self.memory.micro_batches
@@ -213,6 +252,8 @@ class Experiment(Spec):
             raise ValueError(f"objective {kind} reads no reports: with shuffled ones it would learn the same")
         if self.memory.text_remat != "none" and self.text_encoder is None:
             raise ValueError("memory.text_remat needs a text_encoder")
+        if self.memory.text_cache == "on" and self.text_cache_obstacle is not None:
+            raise ValueError(f"memory.text_cache 'on': {self.text_cache_obstacle}")
         return self
 
     @model_validator(mode="after")

@@ -19,16 +19,18 @@ from ecgclip_jax.data.targets import target_extras
 from ecgclip_jax.models.bert_weights import resolve_bert
 from ecgclip_jax.objectives.reference import Metrics
 from ecgclip_jax.parallel.agreement import require_same, together
-from ecgclip_jax.parallel.host import process_rows, to_global
+from ecgclip_jax.parallel.host import process_rows
 from ecgclip_jax.parallel.last_words import last_words
 from ecgclip_jax.parallel.mesh import build_mesh
 from ecgclip_jax.spec.experiment import Experiment
 from ecgclip_jax.tracking import CompositeTracker, build_tracker
+from ecgclip_jax.training.feed import Feed
 from ecgclip_jax.training.hooks import FiniteWatch, Hook, RunInterrupted, StopRequest
 from ecgclip_jax.training.run_folder import RunFolder, open_run_folder, shared_facts
 from ecgclip_jax.training.starting import start_state
 from ecgclip_jax.training.state import TrainingParts, TrainState, Tree, abstract_state, build_parts
 from ecgclip_jax.training.step import TrainStep
+from ecgclip_jax.training.text_cache import TextCache, open_text_cache
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +91,7 @@ def _train(
         if start < total:
             state = _first_state(parts, mesh, folder, checkpoints)
             with build_tracker(folder.path, total, start) as tracker:
-                run = _Run(parts, mesh, folder, checkpoints, tracker, evaluate)
+                run = _Run(parts, mesh, folder, checkpoints, tracker, evaluate, state)
                 metrics = run.go(state, start)
     finally:
         checkpoints.close()
@@ -144,11 +146,13 @@ class _Run:
         checkpoints: Checkpoints,
         tracker: CompositeTracker,
         evaluate: Evaluate | None,
+        state: TrainState,
     ) -> None:
         self._experiment, self._mesh, self._folder = parts.experiment, mesh, folder
         self._checkpoints, self._tracker, self._evaluate = checkpoints, tracker, evaluate
         self._step = TrainStep(parts, mesh)
         self._pipeline = build_pipeline(self._experiment, folder)
+        self._feed = Feed(self._pipeline, mesh, self._experiment.memory.micro_batches, self._text_cache(parts, state))
         self._watch = FiniteWatch(lambda step: batch_records(folder.index, self._pipeline, step), self._last_good)
         self._logged_at: tuple[int, float] | None = None
         self._last: dict[str, float] = {}
@@ -158,17 +162,19 @@ class _Run:
 
     def go(self, state: TrainState, start: int) -> dict[str, float]:
         """Trains to the last step; returns its metrics."""
-        total, micro_batches = self._experiment.run.steps, self._experiment.memory.micro_batches
-        batches = self._pipeline.batches(start)
+        total = self._experiment.run.steps
+        batches = self._feed.batches(start)
         try:
             with StopRequest(self._mesh) as stop:
                 for step in range(start + 1, total + 1):
-                    state, metrics = self._step(state, to_global(next(batches), self._mesh, micro_batches))
+                    state, metrics = self._step(state, next(batches))
+                    self._feed.note(metrics["finite"])
                     self._watch.note(step, metrics)
                     if self._logged_at is None:
                         # Throughput counts from here: the first step contains the compilation.
                         self._watch.check()
                         self._logged_at = step, time.monotonic()
+                        self._feed.waited_s()
                     due = [hook for hook in self._hooks if hook.due(step, total)]
                     if due:
                         self._watch.check()
@@ -179,6 +185,11 @@ class _Run:
         finally:
             batches.close()
         return self._last
+
+    def _text_cache(self, parts: TrainingParts, state: TrainState) -> TextCache | None:
+        if not self._experiment.caches_text:
+            return None
+        return open_text_cache(parts, self._mesh, self._folder, self._pipeline.texts, state.params["text"])
 
     def _stop(self, step: int, state: TrainState, metrics: Metrics, reason: str) -> None:
         self._watch.check()
@@ -203,6 +214,7 @@ class _Run:
         if step > since_step:
             seconds_per_step = (now_s - since_s) / (step - since_step)
             values["ecg_per_s"] = self._experiment.data.batch_global / seconds_per_step
+            values["input_share"] = self._feed.waited_s() / (now_s - since_s)
             values["eta_s"] = (self._experiment.run.steps - step) * seconds_per_step
         values["epoch"] = step / self._pipeline.steps_per_epoch
         self._logged_at, self._last = (step, now_s), values
@@ -221,7 +233,7 @@ def build_pipeline(experiment: Experiment, folder: RunFolder) -> TrainPipeline:
     text = experiment.text_encoder
     return TrainPipeline(
         folder.index,
-        folder.tokenizer,
+        None if experiment.caches_text else folder.tokenizer,
         target_extras(experiment.objective, folder.index),
         max_tokens=0 if text is None else text.tokenizer.max_tokens,
         batch_global=experiment.data.batch_global,

@@ -1,0 +1,58 @@
+"""From the loader to the mesh: the next global batch is on its way while the device works on the last one.
+
+A step is dispatched, not waited for: while the device runs it, the loop takes the next batch from the loader, sends it,
+and dispatches the step after. So two batches are on the device at a time (double buffering), and reading, sending and
+computing overlap. What time is lost all the same is measured here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import replace
+
+import jax
+from jax.sharding import Mesh
+
+from ecgclip_jax.contracts import Batch, TextRows
+from ecgclip_jax.data.pipeline import TrainPipeline
+from ecgclip_jax.parallel.host import to_global
+from ecgclip_jax.training.text_cache import TextCache
+
+
+class Feed:
+    """Global batches of a run on the mesh, and how long the device waited for them."""
+
+    def __init__(self, pipeline: TrainPipeline, mesh: Mesh, micro_batches: int, texts: TextCache | None) -> None:
+        """With `texts` the batches' rows of the table of texts become the text tower's outputs."""
+        self._pipeline, self._mesh, self._micro_batches, self._texts = pipeline, mesh, micro_batches, texts
+        self._newest: jax.Array | None = None
+        self._waited_s = 0.0
+
+    def batches(self, start_step: int) -> Generator[Batch, None, None]:
+        """Global batches `start_step`, `start_step` + 1, … without end; closing the generator ends reading ahead."""
+        with closing(self._pipeline.batches(start_step)) as batches:
+            while True:
+                began_s = time.monotonic()
+                batch = self._on_mesh(next(batches))
+                if self._newest is None or self._newest.is_ready():  # type: ignore[attr-defined]
+                    self._waited_s += time.monotonic() - began_s
+                yield batch
+
+    def note(self, result: jax.Array) -> None:
+        """Takes a result of the newest step: while it is not ready, the device has work and waits for nothing."""
+        self._newest = result
+
+    def waited_s(self) -> float:
+        """Seconds since the last call in which a batch was prepared and the device was out of work at the end of it.
+
+        An upper bound of the time that the device lost: it may have run out of work at the very end.
+        """
+        waited_s, self._waited_s = self._waited_s, 0.0
+        return waited_s
+
+    def _on_mesh(self, batch: Batch) -> Batch:
+        if self._texts is not None and isinstance(batch.texts, TextRows):
+            batch = replace(batch, texts=self._texts.take(batch.texts))
+        return to_global(batch, self._mesh, self._micro_batches)
