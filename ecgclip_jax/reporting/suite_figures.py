@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
 
+from ecgclip_jax.reporting.curve_bands import GRID, CurveBands
 from ecgclip_jax.reporting.figures import INK, MODEL_COLOURS, sheet
 
 _SMALL = 7
@@ -165,3 +166,49 @@ def inside_outside(table: pd.DataFrame) -> Figure:
 def _legend(figure: Figure, axis: Axes, ncols: int = 3) -> None:
     handles, names = axis.get_legend_handles_labels()
     figure.legend(handles, names, fontsize=8, loc="outside upper center", ncols=ncols, frameon=False)
+
+
+def banded_curves(curves: Mapping[str, Mapping[str, CurveBands]], prevalence: Mapping[str, float]) -> Figure:
+    """ROC above, precision-recall below, a column per task, a line with its band per model.
+
+    Args:
+        curves: task → model → curves over `GRID`.
+        prevalence: by task, where precision's dotted line stands.
+    """
+    figure, axes = sheet(7.6, 4.1, rows=2, columns=len(curves))
+    for column, (task, models) in enumerate(curves.items()):
+        for (model, found), colour in zip(models.items(), cycle(MODEL_COLOURS), strict=False):
+            for axis, band in zip(axes[:, column], (found.roc, found.precision), strict=True):
+                axis.fill_between(GRID, band.low, band.high, color=colour, alpha=0.18, linewidth=0)
+                axis.plot(GRID, band.value, color=colour, linewidth=1.1, label=model)
+        axes[0, column].plot([0, 1], [0, 1], color=INK, linewidth=0.7, linestyle=":")
+        axes[1, column].axhline(prevalence[task], color=INK, linewidth=0.7, linestyle=":")
+        axes[0, column].set_title(task, fontsize=7.5, color=INK)
+        axes[0, column].set_xlabel("1 - specificity", fontsize=_SMALL)
+        axes[1, column].set_xlabel("recall", fontsize=_SMALL)
+        for axis in axes[:, column]:
+            axis.set_ylim(0, 1.02)
+            axis.tick_params(labelsize=_SMALL)
+    axes[0, 0].set_ylabel("sensitivity", fontsize=8)
+    axes[1, 0].set_ylabel("precision", fontsize=8)
+    _legend(figure, axes[0, 0])
+    return figure
+
+
+def reliability(tasks: Mapping[str, pd.DataFrame]) -> Figure:
+    """Observed share over predicted probability, a panel per task, with the diagonal.
+
+    Args:
+        tasks: by name, columns `predicted`, `observed`, `low`, `high`, a row per bin.
+    """
+    figure, axes = sheet(7.6, 2.3, columns=len(tasks))
+    for axis, (task, bins) in zip(axes[0], tasks.items(), strict=True):
+        axis.vlines(bins["predicted"], bins["low"], bins["high"], color=MODEL_COLOURS[0], linewidth=1)
+        axis.plot(bins["predicted"], bins["observed"], "o-", color=MODEL_COLOURS[0], ms=3, lw=0.9)
+        top = float(np.nanmax([bins["predicted"].max(), bins["high"].max()]))
+        axis.plot([0, top], [0, top], color=INK, linewidth=0.7, linestyle=":")
+        axis.set_title(task, fontsize=7.5, color=INK)
+        axis.set_xlabel("predicted", fontsize=_SMALL)
+        axis.tick_params(labelsize=_SMALL)
+    axes[0, 0].set_ylabel("observed", fontsize=8)
+    return figure

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from ecgclip_jax.evaluation.suites.runner import SuiteOutcome
 from ecgclip_jax.reporting.html import render
+from ecgclip_jax.reporting.model_card import card_sections
 from ecgclip_jax.reporting.suite_claims import claims_section
+from ecgclip_jax.reporting.suite_curves import curve_sections
 from ecgclip_jax.reporting.suite_rows import SuiteTable, headline, suite_table
 from ecgclip_jax.reporting.suite_sections import (
     forest_section,
@@ -36,6 +38,7 @@ def write_suite_report(run: Path, folder: Path, spec: SuiteSpec, outcome: SuiteO
     sections = [
         *([claims_section(outcome.verdicts)] if outcome.verdicts else []),
         macro_section(table),
+        *curve_sections(table, folder),
         *ladder_sections(table),
         forest_section(table),
         heat_section(table),
@@ -44,6 +47,7 @@ def write_suite_report(run: Path, folder: Path, spec: SuiteSpec, outcome: SuiteO
         *null_section(table),
         excluded_section(table),
         not_run_section(table, outcome.results.warnings),
+        *card_sections(run, table, outcome.verdicts),
     ]
     page = render(f"{spec.name}: {run.name}", f"{headline(table.rows)} {spec.summary}.", _banners(table), sections)
     path = folder / REPORT_FILE

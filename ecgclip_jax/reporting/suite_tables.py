@@ -54,8 +54,8 @@ def _fits(rows: pd.DataFrame) -> list[tuple[str, float]]:
     found = {
         (row.protocol, row.label_fraction) for row in records(rows.drop_duplicates(["protocol", "label_fraction"]))
     }
-    order = list(PROTOCOLS)
-    return sorted(found, key=lambda fit: (order.index(fit[0]), fit[1]))
+    order = {protocol: place for place, protocol in enumerate(PROTOCOLS)}
+    return sorted(found, key=lambda fit: (order.get(fit[0], len(order)), *fit))
 
 
 def _with_tasks(rows: pd.DataFrame) -> pd.DataFrame:
