@@ -63,12 +63,18 @@ class GlobalOrder:
     Every epoch is shuffled anew and cut to whole batches: of E rows the last E mod B of its shuffled order are left
     out (other ones each epoch), so that no batch straddles epochs. Batch g is rows [gB, (g+1)B) of what is left.
     With equal weights a batch never holds a record twice; a record that is drawn more often may stand twice in one.
+
+    With `shards` S > 1 the records lie in S fixed parts (`shard_records`), each with an order of its own, and a batch
+    takes B / S rows of each. They stand shard after shard within each of `micro_batches`, so that a device that holds
+    some of the shards holds all that its rows of any batch are made of.
     """
 
     seed: int
     sizes: tuple[int, ...]
     weights: tuple[float, ...]
     batch_global: int
+    shards: int = 1
+    micro_batches: int = 1
 
     def __post_init__(self) -> None:
         if sum(self.sizes) < self.batch_global:
@@ -76,28 +82,71 @@ class GlobalOrder:
                 f"data.batch_global {self.batch_global} is larger than the {sum(self.sizes)} records of an epoch; "
                 "make it smaller, or add sources"
             )
+        if self.batch_global % (self.shards * self.micro_batches):
+            raise UserError(
+                f"data.batch_global {self.batch_global} must divide by data.shuffle_shards {self.shards}"
+                + (f" times memory.micro_batches {self.micro_batches}" if self.micro_batches > 1 else "")
+            )
+        if self.steps_per_epoch == 0:
+            raise UserError(
+                f"the {sum(self.sizes)} records in data.shuffle_shards {self.shards} parts do not give a batch of "
+                f"{self.batch_global}; make one of them smaller"
+            )
 
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in an epoch."""
-        return sum(self.sizes) // self.batch_global
+        smallest = min(len(records) for records in shard_records(self))
+        return smallest // (self.batch_global // self.shards)
 
     def rows(self, step: int) -> Int32[np.ndarray, " batch_global"]:
         """Record rows of global batch `step`, from 0."""
         if step < 0:
             raise ValueError(f"a step counts from 0, got {step}")
         epoch, within = divmod(step, self.steps_per_epoch)
-        return _epoch_rows(self, epoch)[within * self.batch_global : (within + 1) * self.batch_global]
+        part = self.batch_global // self.shards
+        drawn = [rows[within * part : (within + 1) * part] for rows in _epoch_rows(self, epoch)]
+        by_shard = np.stack(drawn).reshape(self.shards, self.micro_batches, -1)
+        return by_shard.swapaxes(0, 1).reshape(-1)
 
 
 @lru_cache(maxsize=4)
-def _epoch_rows(order: GlobalOrder, epoch: int) -> Int32[np.ndarray, " rows"]:
-    drawn, first_row = [], 0
-    for source, (size, draws) in enumerate(zip(order.sizes, draws_per_epoch(order.sizes, order.weights), strict=True)):
-        # A source is an endless repetition of its own fixed permutation; each epoch takes the next `draws` of it.
-        position = np.arange(epoch * draws, (epoch + 1) * draws, dtype=np.int64) % max(size, 1)
-        drawn.append(first_row + permutation(size, order.seed, _WITHIN_SOURCE, source)[position])
+def shard_records(order: GlobalOrder) -> tuple[Int32[np.ndarray, " records"], ...]:
+    """The records of each shard: every S-th of all sources' fixed permutations one after the other, so that each shard
+    holds its share of each source."""
+    return tuple(np.concatenate(_members(order, shard)) for shard in range(order.shards))
+
+
+def _members(order: GlobalOrder, shard: int) -> list[Int32[np.ndarray, " records"]]:
+    """The records of a shard by source, each source's in its fixed order."""
+    members, first_row = [], 0
+    for source, size in enumerate(order.sizes):
+        members.append(
+            _fixed_order(size, first_row, order.seed, source)[(shard - first_row) % order.shards :: order.shards]
+        )
         first_row += size
+    return members
+
+
+@lru_cache(maxsize=16)
+def _fixed_order(size: int, first_row: int, seed: int, source: int) -> Int32[np.ndarray, " records"]:
+    return (first_row + permutation(size, seed, _WITHIN_SOURCE, source)).astype(np.int32)
+
+
+@lru_cache(maxsize=4)
+def _epoch_rows(order: GlobalOrder, epoch: int) -> tuple[Int32[np.ndarray, " rows"], ...]:
+    """The shuffled rows of an epoch, of each shard."""
+    return tuple(_shard_epoch(order, shard, epoch) for shard in range(order.shards))
+
+
+def _shard_epoch(order: GlobalOrder, shard: int, epoch: int) -> Int32[np.ndarray, " rows"]:
+    members = _members(order, shard)
+    drawn = []
+    for own, draws in zip(members, draws_per_epoch(tuple(map(len, members)), order.weights), strict=True):
+        # A source is an endless repetition of its own fixed permutation; each epoch takes the next `draws` of it.
+        position = np.arange(epoch * draws, (epoch + 1) * draws, dtype=np.int64) % max(len(own), 1)
+        drawn.append(own[position])
     rows = np.concatenate(drawn)
-    shuffled: np.ndarray = rows[permutation(len(rows), order.seed, _WITHIN_EPOCH, epoch)].astype(np.int32)
+    stream = (order.seed, _WITHIN_EPOCH, epoch) if order.shards == 1 else (order.seed, _WITHIN_EPOCH, epoch, shard)
+    shuffled: np.ndarray = rows[permutation(len(rows), *stream)].astype(np.int32)
     return shuffled

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import gc
+import itertools
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from typing import Any, cast
@@ -25,6 +26,7 @@ from ecgclip_jax.data.order import GlobalOrder, local_rows
 from ecgclip_jax.data.reading import ReadStep, RecordReader
 from ecgclip_jax.data.statements import StatementSampler
 from ecgclip_jax.data.tags import make_tag_sampler
+from ecgclip_jax.spec.signal import STORED_LEADS
 from ecgclip_jax.text.tokenizer import TextTokenizer
 
 _READ_THREADS = 2
@@ -38,6 +40,8 @@ class TrainPipeline:
     with rows of the table of texts instead of tokens. With `workers` > 0 waveforms are read in that many spawned
     processes (a script then needs `if __name__ == "__main__"`), else in threads of this one. `targets` become extras of
     the batches, see `ecgclip_jax.data.targets`.
+
+    A `resident` pipeline reads no waveforms (`ecg_uv` has no samples): they lie on the devices already.
 
     With `data.texts_per_ecg` above 1 the texts are drawn statements, and without a tokenizer rows of the table of
     statements (`ecgclip_jax.data.tags`).
@@ -59,10 +63,13 @@ class TrainPipeline:
         workers: int = 0,
         prefetch_batches: int = 4,
         micro_batches: int = 1,
+        resident: bool = False,
     ) -> None:
         self._local = local_rows(batch_global, process_index, process_count, micro_batches)
         weights = tuple(source.weight for source in index.data.sources)
-        self.order = GlobalOrder(index.seed, index.sizes, weights, batch_global)
+        self.order = GlobalOrder(
+            index.seed, index.sizes, weights, batch_global, index.data.shuffle_shards, micro_batches
+        )
         several = index.data.texts_per_ecg > 1
         self._tags = make_tag_sampler(index, tokenizer, max_tokens) if several else None
         tokens = None if tokenizer is None or several else tokenize_texts(tokenizer, index.texts, max_tokens)
@@ -71,8 +78,8 @@ class TrainPipeline:
         if tokenizer is not None and tokens is not None and index.data.statement_keep_probability < 1:
             keep = index.data.statement_keep_probability
             self._statements = StatementSampler.of(tokenizer, tokens, keep, index.seed)
-        self._reader = RecordReader(tuple(c.waveforms for c in index.cohorts), index.source, index.shard_row)
-        self._workers, self._prefetch = workers, prefetch_batches
+        self.reader = RecordReader(tuple(c.waveforms for c in index.cohorts), index.source, index.shard_row)
+        self._workers, self._prefetch, self._resident = workers, prefetch_batches, resident
 
     @property
     def steps_per_epoch(self) -> int:
@@ -93,7 +100,12 @@ class TrainPipeline:
 
         Closing the generator (or dropping it) ends reading ahead and the workers.
         """
-        read = ReadStep(self.order, self._local, self._reader)
+        if self._resident:
+            for step in itertools.count(start_step):
+                rows = self.order.rows(step)
+                nothing = np.empty((len(self._local), 0, len(STORED_LEADS)), np.int16)
+                yield self._with_drawn_texts(step, rows, self._builder.build(rows[self._local], nothing))
+        read = ReadStep(self.order, self._local, self.reader)
         stream = _ReadAhead(read, start_step, _LAST_STEP, workers=self._workers, prefetch=self._prefetch)
         try:
             for step, ecg_uv in enumerate(stream, start_step):

@@ -41,7 +41,7 @@ def to_global(batch: Tree, mesh: Mesh, micro_batches: int = 1) -> Tree:
         array = np.asarray(leaf)
         _check_leaf(jax.tree_util.keystr(path), array, n_local, micro_batches)
         if micro_batches > 1:
-            array = array.reshape(micro_batches, -1, *array.shape[1:])
+            array = array.reshape(micro_batches, array.shape[0] // micro_batches, *array.shape[1:])
         placed: jax.Array = jax.make_array_from_process_local_data(sharding, array)
         return placed
 

@@ -48,6 +48,13 @@ class DataSpec(Spec):
     """`shuffled_reports` permutes reports between patients: every honest claim must vanish."""
     workers: int = Field(0, ge=0)
     prefetch_batches: int = Field(4, ge=1)
+    input: Literal["host", "resident", "resident_8_leads"] = "host"
+    """Where waveforms wait: in files, read ahead and sent batch by batch; or all of them in the devices' memory, spread
+    over the mesh, so that only row numbers are sent. `resident_8_leads` leaves out III, aVR, aVL and aVF, which are
+    derived again; an error where that would change a sample that the encoder sees. The batches are the same."""
+    shuffle_shards: int = Field(1, ge=1)
+    """Each batch takes equally many records of so many fixed parts of the data. Resident input needs a multiple of the
+    number of devices, each of which then holds all that its rows are made of."""
 
     @model_validator(mode="after")
     def _one_way_to_draw(self) -> DataSpec:
@@ -221,6 +228,11 @@ class Experiment(Spec):
             raise ValueError("each BatchNorm group needs at least 2 ECGs")
         if batch % micro:
             raise ValueError(f"memory.micro_batches {micro} must divide data.batch_global {batch}")
+        if batch // micro % self.data.shuffle_shards:
+            raise ValueError(
+                f"data.shuffle_shards {self.data.shuffle_shards} must divide "
+                f"{'a micro-batch' if micro > 1 else 'data.batch_global'} of {batch // micro}"
+            )
         if groups % micro:
             raise ValueError(
                 f"memory.micro_batches {micro} needs BatchNorm groups that lie within a micro-batch: make "

@@ -13,20 +13,39 @@ from contextlib import closing
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from ecgclip_jax.contracts import Batch, TextRows
+from ecgclip_jax.contracts import Batch, TextRows, TextVectors
 from ecgclip_jax.data.pipeline import TrainPipeline
-from ecgclip_jax.parallel.host import to_global
+from ecgclip_jax.parallel.host import batch_sharding, replicated, to_global
+from ecgclip_jax.training.resident import ResidentCohort
 from ecgclip_jax.training.text_cache import TextCache
 
 
 class Feed:
     """Global batches of a run on the mesh, and how long the device waited for them."""
 
-    def __init__(self, pipeline: TrainPipeline, mesh: Mesh, micro_batches: int, texts: TextCache | None) -> None:
-        """With `texts` the batches' rows of the table of texts become the text tower's outputs."""
-        self._pipeline, self._mesh, self._micro_batches, self._texts = pipeline, mesh, micro_batches, texts
+    def __init__(
+        self,
+        pipeline: TrainPipeline,
+        mesh: Mesh,
+        micro_batches: int,
+        texts: TextCache | None,
+        resident: ResidentCohort | None = None,
+    ) -> None:
+        """With `texts` the batches' rows of the table of texts become the text tower's outputs; with `resident` (and a
+        resident pipeline) waveforms, and these outputs, are gathered on the devices."""
+        self._pipeline, self._mesh, self._micro_batches = pipeline, mesh, micro_batches
+        self._texts, self._resident = texts, resident
+        if texts is not None and resident is not None:
+            self._vectors = jax.device_put(texts.vectors, replicated(mesh))
+            rows = batch_sharding(mesh, micro_batches)
+            self._take_texts = jax.jit(
+                lambda vectors, index: vectors[index].astype(jnp.float32),
+                in_shardings=(replicated(mesh), rows),
+                out_shardings=rows,
+            )
         self._newest: jax.Array | None = None
         self._waited_s = 0.0
 
@@ -53,6 +72,11 @@ class Feed:
         return waited_s
 
     def _on_mesh(self, batch: Batch) -> Batch:
-        if self._texts is not None and isinstance(batch.texts, TextRows):
-            batch = replace(batch, texts=self._texts.take(batch.texts))
-        return to_global(batch, self._mesh, self._micro_batches)
+        if self._resident is None:
+            if self._texts is not None and isinstance(batch.texts, TextRows):
+                batch = replace(batch, texts=self._texts.take(batch.texts))
+            return to_global(batch, self._mesh, self._micro_batches)
+        placed = self._resident.take(to_global(batch, self._mesh, self._micro_batches))
+        if self._texts is not None and isinstance(placed.texts, TextRows):
+            placed = replace(placed, texts=TextVectors(self._take_texts(self._vectors, placed.texts.index)))
+        return placed

@@ -26,6 +26,7 @@ from ecgclip_jax.spec.experiment import Experiment
 from ecgclip_jax.tracking import CompositeTracker, build_tracker
 from ecgclip_jax.training.feed import Feed
 from ecgclip_jax.training.hooks import FiniteWatch, Hook, RunInterrupted, StopRequest
+from ecgclip_jax.training.resident import ResidentCohort
 from ecgclip_jax.training.run_folder import RunFolder, open_run_folder, shared_facts
 from ecgclip_jax.training.starting import start_state
 from ecgclip_jax.training.state import TrainingParts, TrainState, Tree, abstract_state, build_parts
@@ -152,7 +153,8 @@ class _Run:
         self._checkpoints, self._tracker, self._evaluate = checkpoints, tracker, evaluate
         self._step = TrainStep(parts, mesh)
         self._pipeline = build_pipeline(self._experiment, folder)
-        self._feed = Feed(self._pipeline, mesh, self._experiment.memory.micro_batches, self._text_cache(parts, state))
+        micro_batches, texts = self._experiment.memory.micro_batches, self._text_cache(parts, state)
+        self._feed = Feed(self._pipeline, mesh, micro_batches, texts, self._resident())
         self._watch = FiniteWatch(lambda step: batch_records(folder.index, self._pipeline, step), self._last_good)
         self._logged_at: tuple[int, float] | None = None
         self._last: dict[str, float] = {}
@@ -190,6 +192,13 @@ class _Run:
         if not self._experiment.caches_text:
             return None
         return open_text_cache(parts, self._mesh, self._folder, self._pipeline.texts, state.params["text"])
+
+    def _resident(self) -> ResidentCohort | None:
+        data, seen = self._experiment.data, self._experiment.signal.leads
+        if data.input == "host":
+            return None
+        eight = data.input == "resident_8_leads"
+        return ResidentCohort(self._mesh, self._pipeline.order, self._pipeline.reader, seen, eight_leads=eight)
 
     def _stop(self, step: int, state: TrainState, metrics: Metrics, reason: str) -> None:
         self._watch.check()
@@ -242,6 +251,7 @@ def build_pipeline(experiment: Experiment, folder: RunFolder) -> TrainPipeline:
         workers=experiment.data.workers,
         prefetch_batches=experiment.data.prefetch_batches,
         micro_batches=experiment.memory.micro_batches,
+        resident=experiment.data.input != "host",
     )
 
 

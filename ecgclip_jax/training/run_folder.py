@@ -35,7 +35,7 @@ _FREE_AT_RESUME: dict[str, Any] = {
     "mesh": True,
     "memory": True,
     "evaluation": True,
-    "data": {"workers", "prefetch_batches"},
+    "data": {"workers", "prefetch_batches", "input"},
     "run": {"log_every", "checkpoint_every", "keep_checkpoints", "evaluate_every"},
 }
 """Parts of an experiment that cannot change the weights it leads to, so that a resumed run may change them."""
@@ -145,11 +145,17 @@ def git_commit() -> str | None:
 
 def differences(saved: dict[str, Any], experiment: Experiment) -> list[str]:
     """Dotted names with both values where an experiment would lead to other weights than the saved one."""
-    there = Experiment.model_validate(saved).model_dump(mode="json", exclude=_FREE_AT_RESUME)
-    here = experiment.model_dump(mode="json", exclude=_FREE_AT_RESUME)
-    before, now = dict(_leaves(there)), dict(_leaves(here))
+    before, now = (dict(_leaves(_decisive(e))) for e in (Experiment.model_validate(saved), experiment))
     names = [name for name in before | now if before.get(name) != now.get(name)]
     return [f"{name} is {before.get(name)!r} there and {now.get(name)!r} here" for name in names]
+
+
+def _decisive(experiment: Experiment) -> dict[str, Any]:
+    """What the weights depend on; micro-batches too where they decide which place of a batch a record has."""
+    decisive = experiment.model_dump(mode="json", exclude=_FREE_AT_RESUME)
+    if experiment.data.shuffle_shards > 1:
+        decisive["memory"] = {"micro_batches": experiment.memory.micro_batches}
+    return decisive
 
 
 def _claim(experiment: Experiment, path: Path, *, resume: bool) -> None:
