@@ -107,7 +107,7 @@ def _items(
                          f"input's rule ({signal['missing_leads']})"),
         ("analysis: models, tuning, internal validation", f"{protocols}; {fractions} of the labels, {spec.draws} "
          f"draws, {spec.seeds} seeds; chosen on validation; pre-training {experiment['objective']['kind']}, "
-         f"peak rate {optimizer['peak_lr']:g}; {spec.bootstrap_replicates} patient draws, {spec.permutations} permutations"),
+         f"rate {optimizer['peak_lr']:g}; {spec.bootstrap_replicates} patient draws, {spec.permutations} permutations"),
         ("class imbalance", "no resampling; case-enriched samples are weighted back to their source's prevalence"),
         ("fairness", f"subgroup rows in results.parquet where there are any; a judgement of them: {OPEN}"),
         ("model output", "a score per task; thresholds and temperature fitted on validation, refitted by calibrate"),

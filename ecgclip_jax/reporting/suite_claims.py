@@ -24,19 +24,14 @@ def claims_section(verdicts: Sequence[Verdict]) -> Section:
         "filled mark holds. Non-inferiority: the whole interval lies above the dashed margin. A claim that does not "
         "hold is a result.",
     ]
-    table = TableContent(
-        ["verdict", "claim", "holds on", "needed"],
-        [
-            [
-                "✓ holds" if v.holds else "✗ does not hold",
-                v.claim.text,
-                f"{v.n_holding} of {len(v.findings)}",
-                f"{v.claim.at_least}, {v.internal} among them",
-            ]
-            for v in verdicts
-        ],
-    )
-    return Section("Claims and verdicts", notes, blocks=[table, *_forests(verdicts), _findings(verdicts)])
+    facts = [(_verdict(v), v.claim.text) for v in verdicts]
+    return Section("Claims and verdicts", notes, facts, [*_forests(verdicts), _findings(verdicts)])
+
+
+def _verdict(v: Verdict) -> str:
+    """`✓ holds (9 of 10 tests)`."""
+    several = f" ({v.n_holding} of {len(v.findings)} tests)" if len(v.findings) > 1 else ""
+    return f"{'✓ holds' if v.holds else '✗ does not hold'}{several}"
 
 
 def _forests(verdicts: Sequence[Verdict]) -> list[FigureContent]:

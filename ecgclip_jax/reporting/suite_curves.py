@@ -31,6 +31,9 @@ REPLICATES = 200
 """Patient draws behind a band that is only looked at; every interval of a table has the suite's own number."""
 SHOWN = 4
 """Tasks drawn as curves per source of labels: those with most positives."""
+StoredTests = Mapping[str, Mapping[str, Predictions]]
+"""By set of cohorts and name of the test."""
+_BANDS = f"Bands: 95 % of {REPLICATES} patient draws."
 _LINES = {
     ("fine_tune", PRETRAINED): "pre-trained, fine-tuned",
     ("fine_tune", SCRATCH): "from random initialisation, fine-tuned",
@@ -44,31 +47,30 @@ def stored_tests(folder: Path, cohorts: CohortSet) -> dict[str, Predictions]:
     return {name: load_predictions(path) for name, path in paths.items() if path.is_file()}
 
 
-def curve_sections(table: SuiteTable, folder: Path) -> list[Section]:
-    """Label-efficiency curves, ROC and precision-recall curves with bands, and calibration."""
-    few, curves, calibrated = list[FigureContent](), list[FigureContent](), list[FigureContent]()
-    for own in table.real_sets.values():
-        tests = stored_tests(folder, own)
-        sources = [s.source for s in table.strata if s.cohorts == own.name]
-        titles = {s.source: s.title for s in table.strata if s.cohorts == own.name}
-        for source in dict.fromkeys(sources):
-            few += _few_labels(tests, own.internal.name, source, titles[source])
-            if own.internal.name in tests:
-                curves += _curves(tests[own.internal.name], source, titles[source])
-                calibrated += _calibration(tests[own.internal.name], source, titles[source])
-    bands = f"Bands: 95 % of {REPLICATES} patient draws."
+def few_labels_section(table: SuiteTable, tests: StoredTests) -> list[Section]:
+    """Label-efficiency curves of every stratum."""
+    drawings = [
+        figure for s in table.strata for figure in _few_labels(tests[s.cohorts], table.internal(s), s.source, s.title)
+    ]
+    note = f"Within a panel every point is a mean over the same tasks. {_BANDS}"
+    return [Section("Few labels", [note], blocks=drawings)] if drawings else []
+
+
+def curve_sections(table: SuiteTable, tests: StoredTests) -> list[Section]:
+    """ROC and precision-recall curves with bands, and calibration, of the internal tests."""
+    curves, calibrated = list[FigureContent](), list[FigureContent]()
+    for s in table.strata:
+        if (own := tests[s.cohorts].get(table.internal(s))) is not None:
+            curves += _curves(own, s.source, s.title)
+            calibrated += _calibration(own, s.source, s.title)
+    calibration_note = (
+        "Probabilities of the linear probe with all labels as it was fitted, without temperature, in bins of equally "
+        f"many records of the internal test. On the diagonal they are true. {_BANDS} `ecgclip calibrate` refits "
+        "thresholds and temperature on local records."
+    )
     sections = [
-        Section("Few labels", ["Within a panel every point is a mean over the same tasks. " + bands], blocks=few),
-        Section("ROC and precision-recall", [f"Tasks with most positives, internal test. {bands}"], blocks=curves),
-        Section(
-            "Calibration",
-            [
-                "Probabilities of the linear probe with all labels as it was fitted, without temperature, in bins of "
-                f"equally many records of the internal test. On the diagonal they are true. {bands} "
-                "`ecgclip calibrate` refits thresholds and temperature on local records."
-            ],
-            blocks=calibrated,
-        ),
+        Section("ROC and precision-recall", [f"Tasks with most positives, internal test. {_BANDS}"], blocks=curves),
+        Section("Calibration", [calibration_note], blocks=calibrated),
     ]
     return [section for section in sections if section.blocks]
 

@@ -104,6 +104,8 @@ def label_curves(table: pd.DataFrame) -> Figure:
                 continue
             axis.plot(own["fraction"], own["value"], dash, color=colour, marker="o", ms=2.8, lw=1.2, label=line)
             axis.fill_between(own["fraction"], own["ci_low"], own["ci_high"], color=colour, alpha=0.15, linewidth=0)
+        low, high = axis.get_ylim()
+        axis.set_ylim(max(low, 0.0), min(high, 1.0))
         axis.set_xscale("log")
         axis.xaxis.set_major_locator(FixedLocator(fractions))
         axis.xaxis.set_minor_locator(NullLocator())

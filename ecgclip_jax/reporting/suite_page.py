@@ -8,7 +8,7 @@ from ecgclip_jax.evaluation.suites.runner import SuiteOutcome
 from ecgclip_jax.reporting.html import render
 from ecgclip_jax.reporting.model_card import card_sections
 from ecgclip_jax.reporting.suite_claims import claims_section
-from ecgclip_jax.reporting.suite_curves import curve_sections
+from ecgclip_jax.reporting.suite_curves import curve_sections, few_labels_section, stored_tests
 from ecgclip_jax.reporting.suite_rows import SuiteTable, headline, suite_table
 from ecgclip_jax.reporting.suite_sections import (
     forest_section,
@@ -35,14 +35,16 @@ def write_suite_report(run: Path, folder: Path, spec: SuiteSpec, outcome: SuiteO
     waveform, no text of a report, no id.
     """
     table = suite_table(folder, spec)
+    tests = {own.name: stored_tests(folder, own) for own in spec.cohorts}
     sections = [
         *([claims_section(outcome.verdicts)] if outcome.verdicts else []),
-        macro_section(table),
-        *curve_sections(table, folder),
+        *few_labels_section(table, tests),
         *ladder_sections(table),
+        macro_section(table),
         forest_section(table),
         heat_section(table),
         *outside_sections(table),
+        *curve_sections(table, tests),
         *ceiling_section(table),
         *null_section(table),
         excluded_section(table),

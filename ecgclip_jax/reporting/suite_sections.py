@@ -76,7 +76,7 @@ def ladder_sections(table: SuiteTable) -> list[Section]:
         for protocol in ("fine_tune", "linear_probe"):
             for fraction in table.spec.ladder_fractions:
                 own = rows[(rows["protocol"] == protocol) & (rows["label_fraction"] == fraction)]
-                if set(own["model"]) >= {arm.name for arm in rungs}:
+                if set(own["model"]) & {arm.name for arm in rungs}:
                     blocks += _ladder(table, own, f"{stratum.title}: {fit_name(protocol, fraction)}")
     if not blocks:
         return []
@@ -88,9 +88,9 @@ def ladder_sections(table: SuiteTable) -> list[Section]:
 
 
 def _ladder(table: SuiteTable, rows: pd.DataFrame, title: str) -> list[FigureContent | TableContent]:
-    changed = {arm.name: arm.changed for arm in table.spec.arms if arm.role == "ladder"} | {
-        PRETRAINED: "the run itself"
-    }
+    there = set(rows["model"])
+    rungs = [arm for arm in table.spec.arms if arm.role == "ladder" and arm.name in there]
+    changed = {arm.name: arm.changed for arm in rungs} | {PRETRAINED: "the run itself"}
     names = [*changed, *([SCRATCH] if (rows["model"] == SCRATCH).any() else [])]
     level = rows[rows["compared_with"] == ""]
     drawn_rows = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
@@ -14,6 +15,7 @@ from ecgclip_jax.reporting.suite_rows import (
     AP,
     AP_REFERENCE,
     AUROC,
+    FITTED,
     METRICS,
     PROTOCOLS,
     Row,
@@ -156,9 +158,7 @@ def _heat_table(rows: pd.DataFrame, title: str) -> TableContent:
             if row is not None and math.isfinite(row.value):
                 shades[len(lines), column] = max(-1.0, min(1.0, float(row.value) / FULL_SHADE))
         lines.append(cells)
-    heads = [
-        f"{PROTOCOLS[p]}{' ' + percent(f) if p != 'zero_shot' else ''}\n− {_wrapped(other)}" for p, f, other in fits
-    ]
+    heads = [_head(*fit) for fit in fits]
     numeric = range(1, 2 + len(fits))
     return TableContent(["task", "positives", *heads], lines, title=title, numeric=numeric, shades=shades)
 
@@ -168,9 +168,10 @@ def _others(rows: pd.DataFrame, protocol: str, fraction: float) -> list[str]:
     return list(dict.fromkeys(own["compared_with"]))
 
 
-def _wrapped(name: str) -> str:
-    words = name.split(" ")
-    return " ".join(words[:2]) + ("\n" + " ".join(words[2:]) if words[2:] else "")
+def _head(protocol: str, fraction: float, other: str) -> str:
+    """In narrow lines, so that all columns fit a page."""
+    share = f" {percent(fraction)}" if protocol in FITTED else ""
+    return "\n".join(textwrap.wrap(f"{PROTOCOLS.get(protocol, protocol)}{share} − {other}", 11))
 
 
 def _difference(row: Row | None) -> str:
@@ -246,7 +247,7 @@ def _protocols(rows: pd.DataFrame) -> str:
     for protocol, fraction in fits:
         fractions.setdefault(str(protocol), []).append(percent(float(fraction)))
     return "; ".join(
-        f"{p.replace('_', ' ')} ({', '.join(own)})" if p in ("linear_probe", "fine_tune") else p.replace("_", " ")
+        f"{p.replace('_', ' ')} ({', '.join(own)})" if p in FITTED else p.replace("_", " ")
         for p, own in fractions.items()
     )
 
