@@ -18,6 +18,7 @@ COMMANDS = {
     "prepare": "turn an ECG cohort into sharded records, with an audit of every record",
     "train": "pre-train an experiment file; resumes where it stopped",
     "evaluate": "turn a run into a results table and a report",
+    "compare": "two evaluated runs, paired on the same test records",
     "show": "the resolved experiment: every value, its variants, its fingerprint",
     "compile": "the training step compiled for a TPU, GPU or CPU target: memory, bytes, collectives, bounds",
     "doctor": "versions, devices, memory, data folders, and what is missing",

@@ -6,11 +6,11 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, get_args
 
 import pandas as pd
 
-from ecgclip_jax.evaluation.registry import tasks, the_89
+from ecgclip_jax.evaluation.registry import LabelSource, tasks, the_89
 from ecgclip_jax.spec.suites import PRETRAINED, CohortSet, SuiteSpec
 
 AP, AP_REFERENCE, AUROC = "average_precision", "average_precision_at_prevalence_0.05", "auroc"
@@ -58,6 +58,8 @@ class Row(NamedTuple):
     excluded_labels: str
     synthetic: bool
     availability: str
+    subgroup: str
+    """Empty: everybody."""
     home: str
     """Set of cohorts that the test belongs to."""
 
@@ -87,6 +89,8 @@ class SuiteTable:
 
     spec: SuiteSpec
     rows: pd.DataFrame
+    """Those about everybody."""
+    subgroups: pd.DataFrame
 
     @cached_property
     def real_sets(self) -> dict[str, CohortSet]:
@@ -96,7 +100,7 @@ class SuiteTable:
     @cached_property
     def strata(self) -> list[Stratum]:
         """Everything that is shown apart, null worlds not among it."""
-        known = self.rows[self.rows["home"].isin(self.real_sets) & (self.rows["label_group"] != "none")]
+        known = self.rows[self.rows["home"].isin(self.real_sets) & self.rows["label_group"].isin(get_args(LabelSource))]
         first = records(known.drop_duplicates(["home", "availability", "label_group"]))
         return [Stratum(row.home, row.availability, row.label_group) for row in first]
 
@@ -115,12 +119,13 @@ class SuiteTable:
 
 def suite_table(folder: Path, spec: SuiteSpec) -> SuiteTable:
     """Reads `results.parquet` of a suite's folder."""
-    columns = [name for name in Row._fields if name != "home"]
-    rows = pd.read_parquet(folder / "results.parquet", columns=columns)
+    rows = pd.read_parquet(folder / "results.parquet")
     sets = (*spec.cohorts, *(world.cohorts for world in spec.null_worlds))
     homes = {(test.sources[0].cohort, test.name): own.name for own in sets for test in own.tests}
     rows["home"] = [homes.get(key, "") for key in zip(rows["cohort"], rows["split"], strict=True)]
-    return SuiteTable(spec, rows)
+    rows["subgroup"] = rows.get("subgroup", "")
+    everybody = rows["subgroup"] == ""
+    return SuiteTable(spec, rows[everybody], rows[~everybody])
 
 
 def levels(rows: pd.DataFrame, metric: str, *, macro: bool) -> pd.DataFrame:
