@@ -36,10 +36,12 @@ def evaluate_suite(
     Raises:
         UserError: no run, no such suite, no data, or an overlap with pre-training.
     """
+    from ecgclip_jax.evaluation.suites.context import SuiteModels
     from ecgclip_jax.evaluation.suites.named import suite
-    from ecgclip_jax.evaluation.suites.runner import SuiteModels, run_suite
+    from ecgclip_jax.evaluation.suites.runner import run_suite
     from ecgclip_jax.evaluation.suites.summary import suite_summary
     from ecgclip_jax.inference import load_model, untrained
+    from ecgclip_jax.reporting.suite_page import write_suite_report
 
     spec = suite(name)
     if replicates is not None:
@@ -58,7 +60,9 @@ def evaluate_suite(
         notes=notes,
     )
     console.print(suite_summary(spec, outcome))
-    console.print(f"results {outcome.results.folder}", highlight=False, soft_wrap=True)
+    folder = run / "evaluation" / spec.name
+    report = write_suite_report(run, folder, spec, outcome)
+    console.print(f"results {folder}\nreport  {report}", highlight=False, soft_wrap=True)
     return outcome
 
 

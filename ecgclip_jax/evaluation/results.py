@@ -88,6 +88,8 @@ class ResultRow:
     prompts_fingerprint: str
     evaluation_fingerprint: str
     code_version: str
+    subgroup: str
+    """Whom the row is about; empty for everybody."""
     synthetic: bool
     availability: str
     """Of a suite: real_here, obtainable or synthetic; tables never mix them."""

@@ -16,7 +16,7 @@ def row_identity(
 ) -> dict[str, Any]:
     """The columns that say whose row it is; the others are empty."""
     return (
-        {"availability": ""}
+        {"availability": "", "subgroup": ""}
         | dict(split.common)
         | {
             "model": arm.name,

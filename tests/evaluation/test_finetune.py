@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
@@ -12,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, log_loss
-from support.tiny_evaluation import quick_compilation
 from support.tiny_training import tiny_experiment
 
 from ecgclip_jax.evaluation.protocols.finetune import FinetuneError, batches, check_steps, finetune, schedule
@@ -32,12 +30,6 @@ SETTINGS = FinetuneSpec(
 )
 EXPERIMENT = tiny_experiment()
 SAMPLES = EXPERIMENT.signal.samples
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick() -> Iterator[None]:
-    with quick_compilation():
-        yield
 
 
 @dataclass(frozen=True)

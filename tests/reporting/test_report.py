@@ -40,7 +40,7 @@ def row(**changes: object) -> ResultRow:
         "excluded": "", "excluded_labels": "", "note": "", "language": "en", "bootstrap_seed": 0, "model_seed": None,
         "model_fingerprint": "m", "data_fingerprint": "d", "prompts_fingerprint": "p", "evaluation_fingerprint": "e",
         "code_version": "0", "synthetic": False, "access": "open", "label_fraction": 1.0, "n_repeats": 1,
-        "p_value": NAN, "availability": "",
+        "p_value": NAN, "availability": "", "subgroup": "",
     }  # fmt: skip
     return ResultRow(**values | changes)
 

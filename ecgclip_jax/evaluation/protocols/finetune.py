@@ -4,13 +4,18 @@ It starts from any weights, pre-trained or random; the model that is given decid
 same. `finetune` takes training and validation data only: test data have no way in. Loss: the mean over labels of their
 weighted binary cross-entropy over known records. In a batch each label is divided by its known weight in the whole
 training set, not in the batch, so that the batch's loss is an unbiased estimate however rarely a label is known.
+
+Few updates do not teach a fresh head what a linear probe finds at once, so by default the head begins as that probe
+(Kumar et al., ICLR 2022), on features whose BatchNorm statistics have settled on the training ECGs. All of it is done
+alike for trained and for random weights, and the probe itself is the first of the checks among which validation chooses.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal, cast
 
 import jax
@@ -19,6 +24,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from ecgclip_jax.contracts import EcgInput
+from ecgclip_jax.evaluation.protocols.linear_probe import ProbeData, fit_probe
 from ecgclip_jax.evaluation.protocols.tuning_data import Tunable, TuningData, ecg_rows, filled
 from ecgclip_jax.evaluation.protocols.tuning_program import Rates, TuningProgram, TuningState, tuning_program
 from ecgclip_jax.metrics.ranking import average_precision
@@ -28,6 +34,10 @@ from ecgclip_jax.spec.evaluation import FinetuneSpec
 
 Advance = Callable[[int], None]
 """Told how many updates more are done; in all `len(learning_rates) * settings.steps(records)`."""
+
+
+SETTLING_BATCHES = 30
+"""After which 4 % of the statistics before are left, with the usual momentum of 0.1."""
 
 
 class FinetuneError(UserError):
@@ -41,7 +51,7 @@ class Check:
     step: int
     """Updates made so far."""
     train_loss: float
-    """Mean over the updates since the last check."""
+    """Mean over the updates since the last check; NaN before the first."""
     validation_loss: float
     macro_average_precision: float
     """Mean over the labels of `Finetuned.chosen_by`; NaN if there are none."""
@@ -90,9 +100,8 @@ class Finetuned:
 
     def scores(self, ecg: EcgInput) -> Float[np.ndarray, "records labels"]:
         """Logits, float32, of ECGs from `tuning_inputs`; NaN for labels that could not be fitted."""
-        rows = np.arange(len(ecg.signal))
         params, stats = self.program.place((self.params, self.stats))
-        logits = _scores(self.program, params, stats, ecg, rows, self.batch)
+        logits = _logits(self.program, params, stats, ecg, np.arange(len(ecg.signal)), self.batch)
         return np.where(self.fitted, logits, np.float32(np.nan))
 
 
@@ -123,7 +132,7 @@ def finetune(
     _require(fitted, "training", "nothing can be learned")
     _require(chosen_by, "validation", "neither a learning rate nor a check can be chosen")
     program = tuning_program(model.experiment, settings.batch)
-    start = model.params["ecg"], model.batch_stats["ecg"], _head(program.width, train, fitted, settings, seed)
+    start = _start(model, program, train, validation, settings, seed)
     trials: list[Trial] = []
     best: tuple[float, int, Tree, Tree] | None = None
     for number, rate in enumerate(settings.learning_rates):
@@ -152,22 +161,55 @@ def _require(labels: Bool[np.ndarray, "labels"], split: str, consequence: str) -
         )
 
 
-def _head(
-    width: int, train: TuningData, fitted: Bool[np.ndarray, "labels"], settings: FinetuneSpec, seed: int
-) -> dict[str, Float[np.ndarray, "..."]]:
-    """The linear layer before the first update; labels that are not fitted start, and stay, at zero."""
-    labels = len(fitted)
+def _start(
+    model: Tunable,
+    program: TuningProgram,
+    train: TuningData,
+    validation: TuningData,
+    settings: FinetuneSpec,
+    seed: int,
+) -> tuple[Tree, Tree, Tree]:
+    """Trunk, its running statistics and the head before the first update."""
+    trunk, stats = program.trunk(model.params["ecg"]), dict(model.batch_stats["ecg"])
+    if settings.head_start == "log_odds":
+        return trunk, stats, _log_odds_head(program.width, train)
     if settings.head_start == "uniform":
-        rng = np.random.default_rng([seed, 1])
-        bound = 1 / math.sqrt(width)
-        return {
-            "kernel": rng.uniform(-bound, bound, (width, labels)).astype(np.float32),
-            "bias": rng.uniform(-bound, bound, labels).astype(np.float32),
-        }
-    weights = train.weights
+        return trunk, stats, _uniform_head(program.width, train.positive.shape[1], seed)
+    placed, settled = program.place((trunk, stats))
+    for rows in islice(batches(len(train), settings.batch, seed), SETTLING_BATCHES):
+        settled = program.settle(placed, settled, ecg_rows(train.ecg, train.rows[rows]))
+    return trunk, jax.device_get(settled), _probe_head(program, placed, settled, train, validation, settings.batch)
+
+
+def _probe_head(
+    program: TuningProgram, trunk: Tree, stats: Tree, train: TuningData, validation: TuningData, batch: int
+) -> Tree:
+    """The linear probe as a layer on the features themselves; labels that are not fitted get zeros."""
+    data = [
+        ProbeData(_features(program, trunk, stats, d.ecg, d.rows, batch), d.positive, d.known)
+        for d in (train, validation)
+    ]
+    probe = fit_probe(*data)
+    kernel = np.where(probe.fitted, probe.rotation.axes @ probe.weight, 0.0)
+    bias = np.where(probe.fitted, probe.bias - probe.rotation.mean @ kernel, 0.0)
+    return {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
+
+
+def _log_odds_head(width: int, train: TuningData) -> Tree:
+    """No weights, and the (weighted) log-odds of the training labels; zeros for labels that are not fitted."""
+    weights, fitted = train.weights, train.both_classes
     positives, negatives = (weights * train.positive).sum(axis=0), (weights * ~train.positive).sum(axis=0)
-    odds = np.divide(positives, negatives, out=np.ones(labels), where=fitted)
-    return {"kernel": np.zeros((width, labels), np.float32), "bias": np.log(odds).astype(np.float32)}
+    odds = np.divide(positives, negatives, out=np.ones(len(fitted)), where=fitted)
+    return {"kernel": np.zeros((width, len(fitted)), np.float32), "bias": np.log(odds).astype(np.float32)}
+
+
+def _uniform_head(width: int, labels: int, seed: int) -> Tree:
+    """PyTorch's default initialisation of a linear layer."""
+    rng, bound = np.random.default_rng([seed, 1]), 1 / math.sqrt(width)
+    return {
+        "kernel": rng.uniform(-bound, bound, (width, labels)).astype(np.float32),
+        "bias": rng.uniform(-bound, bound, labels).astype(np.float32),
+    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,11 +231,9 @@ class _Run:
         share = _share(self.train, self.fitted)
         positive = (self.train.positive & self.train.known).astype(np.float32)
         due = check_steps(steps, self.settings.checks)
-        checks: list[Check] = []
+        best = _Best(self.settings)
+        best.look(self._check(0, state, []), state)
         losses: list[jax.Array] = []
-        kept: tuple[float, Tree, Tree] | None = None
-        best: int | None = None
-        ended: Literal["complete", "patience", "diverged"] = "complete"
         done = 0
         for number, rows in zip(range(steps), batches(len(self.train), self.settings.batch, self.seed), strict=False):
             ecg = ecg_rows(self.train.ecg, self.train.rows[rows])
@@ -201,22 +241,13 @@ class _Run:
             losses.append(loss)
             if number + 1 not in due:
                 continue
-            check = self._check(number + 1, state, losses)
-            checks.append(check)
+            best.look(self._check(number + 1, state, losses), state)
             advance(number + 1 - done)
             done, losses = number + 1, []
-            merit = _merit(check, self.settings)
-            if not math.isfinite(check.train_loss + check.validation_loss):
-                ended = "diverged"
-                break
-            if kept is None or merit > kept[0]:
-                best = len(checks) - 1
-                kept = merit, *jax.device_get((state.params, state.stats))
-            elif best is not None and len(checks) - 1 - best >= self.settings.patience:
-                ended = "patience"
+            if best.ended != "complete":
                 break
         advance(steps - done)
-        return Trial(self.rate, tuple(checks), best, ended), kept
+        return Trial(self.rate, tuple(best.checks), best.at, best.ended), best.kept
 
     def _rates(self, step: int, steps: int) -> Rates:
         rate = np.float32(self.rate * schedule(self.settings, step, steps, len(self.train)))
@@ -225,13 +256,34 @@ class _Run:
 
     def _check(self, step: int, state: TuningState, losses: list[jax.Array]) -> Check:
         data = self.validation
-        logits = _scores(self.program, state.params, state.stats, data.ecg, data.rows, self.settings.batch)
+        logits = _logits(self.program, state.params, state.stats, data.ecg, data.rows, self.settings.batch)
         loss, precision = _validation(logits, data, self.chosen_by)
-        return Check(step, float(np.mean(jax.device_get(losses))), loss, precision)
+        return Check(step, float(np.mean(jax.device_get(losses))) if losses else math.nan, loss, precision)
 
 
-def _merit(check: Check, settings: FinetuneSpec) -> float:
-    return check.macro_average_precision if settings.selection == "macro_average_precision" else -check.validation_loss
+@dataclass
+class _Best:
+    """The best check so far, and whether it is time to stop."""
+
+    settings: FinetuneSpec
+    checks: list[Check] = field(default_factory=list)
+    at: int | None = None
+    kept: tuple[float, Tree, Tree] | None = None
+    """Merit (higher is better), parameters and statistics, on the host."""
+    ended: Literal["complete", "patience", "diverged"] = "complete"
+
+    def look(self, check: Check, state: TuningState) -> None:
+        """Takes note of a check, and of the weights if it is the best."""
+        self.checks.append(check)
+        if not math.isfinite(check.validation_loss):
+            self.ended = "diverged"
+            return
+        by_precision = self.settings.selection == "macro_average_precision"
+        merit = check.macro_average_precision if by_precision else -check.validation_loss
+        if self.kept is None or merit > self.kept[0]:
+            self.at, self.kept = len(self.checks) - 1, (merit, *jax.device_get((state.params, state.stats)))
+        elif self.at is not None and len(self.checks) - 1 - self.at >= self.settings.patience:
+            self.ended = "patience"
 
 
 def schedule(settings: FinetuneSpec, step: int, steps: int, records: int) -> float:
@@ -271,17 +323,26 @@ def _share(train: TuningData, fitted: Bool[np.ndarray, "labels"]) -> Float[np.nd
     return each.astype(np.float32)
 
 
-def _scores(
+def _logits(
     program: TuningProgram, params: Tree, stats: Tree, ecg: EcgInput, rows: Int[np.ndarray, "records"], batch: int
 ) -> Float[np.ndarray, "records labels"]:
-    """Logits of some ECGs, `batch` at a time."""
-    done = [np.zeros((0, params["head"]["bias"].shape[0]), np.float32)]
+    """The head on the features, on the host: it is a small product."""
+    kernel, bias = jax.device_get((params["head"]["kernel"], params["head"]["bias"]))
+    logits: np.ndarray = _features(program, params["ecg"], stats, ecg, rows, batch) @ kernel + bias
+    return logits
+
+
+def _features(
+    program: TuningProgram, trunk: Tree, stats: Tree, ecg: EcgInput, rows: Int[np.ndarray, "records"], batch: int
+) -> Float[np.ndarray, "records width"]:
+    """Features of some ECGs, `batch` at a time."""
+    done = [np.zeros((0, program.width), np.float32)]
     for start in range(0, len(rows), batch):
         part = ecg_rows(ecg, rows[start : start + batch])
         whole = cast(EcgInput, jax.tree.map(lambda values: filled(values, batch), part))
-        done.append(np.asarray(program.score(params, stats, whole))[: len(rows) - start])
-    logits: np.ndarray = np.concatenate(done)
-    return logits
+        done.append(np.asarray(program.features(trunk, stats, whole))[: len(rows) - start])
+    features: np.ndarray = np.concatenate(done)
+    return features
 
 
 def _validation(

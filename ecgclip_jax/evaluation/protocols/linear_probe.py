@@ -13,9 +13,14 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from ecgclip_jax.evaluation.protocols.logistic import Rotation, fit_rotation, solve
+from ecgclip_jax.spec.errors import UserError
 
 INVERSE_L2_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """scikit-learn's C; two steps more than the published grid (0.01 … 10), as features here are many and records few."""
+
+
+class ProbeError(UserError, ValueError):
+    """Training or validation labels from which no probe can be had."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +57,11 @@ def fit_probe(train: ProbeData, validation: ProbeData, grid: tuple[float, ...] =
     """Fit all labels at all L2 strengths in one solve on `train`, choose the strength on `validation`.
 
     Raises:
-        ValueError: no label has both classes in training, or no record in validation has a known label.
+        ProbeError: no label has both classes in training, or no record in validation has a known label.
     """
     fitted = _both_classes(train)
     if not fitted.any():
-        raise ValueError("linear probe: no label has a positive and a negative record in the training split")
+        raise ProbeError("linear probe: no label has a positive and a negative record in the training split")
     rotation = fit_rotation(train.features)
     solution = solve(
         rotation.apply(train.features),
@@ -96,7 +101,7 @@ def _validation_losses(
     """Mean over labels of the mean log loss over known validation records."""
     counts = known.sum(axis=0)
     if not counts.any():
-        raise ValueError("linear probe: no validation record has a known label, so no L2 strength can be chosen")
+        raise ProbeError("linear probe: no validation record has a known label, so no L2 strength can be chosen")
     rotated = rotation.apply(validation.features)
     losses = []
     for strength in range(weights.shape[1]):

@@ -1,4 +1,4 @@
-"""The two compiled programs of fine-tuning, one update and one scoring, shared by all fine-tunes of an architecture.
+"""The compiled programs of fine-tuning, shared by all fine-tunes of an architecture: an update, and two forward passes.
 
 Whatever differs between fine-tunes (weights, learning rate, decay, labels) is an argument: nothing is compiled again
 for another draw, seed or rate. The head reads the mean of the trunk over time, as in the released code of MERL and of
@@ -58,16 +58,22 @@ class TuningProgram:
     mesh: Mesh
     step: Any
     """(state, ecg, positive, share, rates) → (state, loss); the state's buffers are used up."""
-    score: Any
-    """(params, stats, ecg) → logits [batch, labels]."""
+    settle: Any
+    """(trunk, stats, ecg) → stats, moved by one batch as in training."""
+    features: Any
+    """(trunk, stats, ecg) → [batch, width], as in use."""
 
     def place(self, tree: Any) -> Any:
         """Host arrays on every device; a state is given away to `step`, so it is copied."""
         return jax.device_put(jax.tree.map(np.array, tree), replicated(self.mesh))
 
+    def trunk(self, params: Tree) -> Tree:
+        """The trunk's part of an encoder's parameters."""
+        return {name: part for name, part in params.items() if name in self.parts}
+
     def start(self, params: Tree, stats: Tree, head: Tree) -> TuningState:
         """The state before the first update, from an encoder's own trees (pooling is left behind)."""
-        both = {"ecg": {name: part for name, part in params.items() if name in self.parts}, "head": head}
+        both = {"ecg": self.trunk(params), "head": head}
         zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(_moments().init, both))
         return TuningState(*self.place((both, dict(stats), zeros)))
 
@@ -85,9 +91,9 @@ def _program(spec: ResNet1DSpec, leads: int, samples: int, batch: int) -> Tuning
     mesh = build_mesh(MeshSpec(), devices[: math.gcd(batch, len(devices))])
     everywhere, rows = replicated(mesh), batch_sharding(mesh)
 
-    def logits_of(params: Tree, stats: Tree, ecg: EcgInput, train: bool) -> tuple[Array, Tree]:
-        output, moved = trunk.apply(params["ecg"], stats, on_device(ecg), train=train)
-        return output.features @ params["head"]["kernel"] + params["head"]["bias"], moved
+    def features_of(params: Tree, stats: Tree, ecg: EcgInput, train: bool) -> tuple[Array, Tree]:
+        output, moved = trunk.apply(params, stats, on_device(ecg), train=train)
+        return output.features, moved
 
     def step(
         state: TuningState,
@@ -97,7 +103,8 @@ def _program(spec: ResNet1DSpec, leads: int, samples: int, batch: int) -> Tuning
         rates: Rates,
     ) -> tuple[TuningState, Float[Array, ""]]:
         def loss_of(params: Tree) -> tuple[Array, Tree]:
-            logits, moved = logits_of(params, state.stats, ecg, train=True)
+            seen, moved = features_of(params["ecg"], state.stats, ecg, train=True)
+            logits = seen @ params["head"]["kernel"] + params["head"]["bias"]
             return jnp.mean(share * (jax.nn.softplus(logits) - positive * logits)), moved
 
         (loss, stats), gradients = jax.value_and_grad(loss_of, has_aux=True)(state.params)
@@ -106,8 +113,11 @@ def _program(spec: ResNet1DSpec, leads: int, samples: int, batch: int) -> Tuning
                   for name, rate in (("ecg", rates.encoder), ("head", rates.head))}  # fmt: skip
         return TuningState(params, stats, moments), loss
 
-    def score(params: Tree, stats: Tree, ecg: EcgInput) -> Float[Array, "batch labels"]:
-        return logits_of(params, stats, ecg, train=False)[0]
+    def settle(params: Tree, stats: Tree, ecg: EcgInput) -> Tree:
+        return features_of(params, stats, ecg, train=True)[1]
+
+    def features(params: Tree, stats: Tree, ecg: EcgInput) -> Float[Array, "batch width"]:
+        return features_of(params, stats, ecg, train=False)[0]
 
     return TuningProgram(
         frozenset(jax.eval_shape(trunk.init, jax.random.key(0))[0]),
@@ -119,7 +129,8 @@ def _program(spec: ResNet1DSpec, leads: int, samples: int, batch: int) -> Tuning
             in_shardings=(everywhere, rows, rows, rows, everywhere),
             out_shardings=(everywhere, everywhere),
         ),
-        jax.jit(score, in_shardings=(everywhere, everywhere, rows), out_shardings=rows),
+        jax.jit(settle, in_shardings=(everywhere, everywhere, rows), out_shardings=everywhere),
+        jax.jit(features, in_shardings=(everywhere, everywhere, rows), out_shardings=rows),
     )
 
 

@@ -16,7 +16,8 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from ecgclip_jax.evaluation.embedding import Store, array_key
 from ecgclip_jax.evaluation.protocols.few_labels import LabelDraw
-from ecgclip_jax.evaluation.protocols.linear_probe import INVERSE_L2_GRID, ProbeData, fit_probe
+from ecgclip_jax.evaluation.protocols.finetune import FinetuneError
+from ecgclip_jax.evaluation.protocols.linear_probe import INVERSE_L2_GRID, ProbeData, ProbeError, fit_probe
 from ecgclip_jax.evaluation.results import Exclusion
 from ecgclip_jax.evaluation.scored import ALL_LABELS, Arm, Scored
 from ecgclip_jax.evaluation.suites.opening import OpenSet, SuiteSplit
@@ -65,12 +66,13 @@ class Job:
 def run_job(job: Job, opened: OpenSet, store: Store) -> Fitted:
     """The job's scores, kept or made now."""
     names = [test.name for test in opened.tests]
-    labels = [labels_key(split) for split in (opened.train, opened.validation, *opened.tests)]
-    key = array_key(job.arm.fingerprint, job.protocol, job.draw.rows.tobytes().hex(), *labels, *job.key)
+    learnt = [labels_key(split) for split in (opened.train, opened.validation)]
+    scored = [records_key(split) for split in opened.tests]
+    key = array_key(job.arm.fingerprint, job.protocol, job.draw.rows.tobytes().hex(), *learnt, *scored, *job.key)
     files = [f"test{i}" for i in range(len(names))]
 
     def compute() -> dict[str, np.ndarray]:
-        made = job.fit(job.draw)
+        made = _fit(job, opened)
         arrays = {f: made.scores[n] for f, n in zip(files, names, strict=True)}
         return arrays | {"note": np.array(made.note), "choice": np.array(made.choice)}
 
@@ -79,10 +81,24 @@ def run_job(job: Job, opened: OpenSet, store: Store) -> Fitted:
     return Fitted(scores, str(kept["note"]), float(kept["choice"]))
 
 
+def _fit(job: Job, opened: OpenSet) -> Fitted:
+    """The fit, or no scores and the reason: one draw without any usable label must not stop a suite."""
+    try:
+        return job.fit(job.draw)
+    except (FinetuneError, ProbeError) as error:
+        shape = {test.name: test.labels.positive.shape for test in opened.tests}
+        return Fitted({name: np.full(own, np.nan, np.float32) for name, own in shape.items()}, str(error))
+
+
+def records_key(split: SuiteSplit) -> str:
+    """Of the cohorts' versions and the records in their order."""
+    return array_key(*(f"{part.opened.fingerprint} {part.rows.tolist()}" for part in split.parts))
+
+
 def labels_key(split: SuiteSplit) -> str:
     """Of the records and all that is known of them."""
-    facts = [f"{part.opened.fingerprint} {part.rows.tolist()}" for part in split.parts]
-    return array_key(*facts, *split.labels.concepts, split.labels.positive.tobytes(), split.labels.known.tobytes())
+    labels = split.labels
+    return array_key(records_key(split), *labels.concepts, labels.positive.tobytes(), labels.known.tobytes())
 
 
 def probe_data(split: SuiteSplit, features: Features, rows: Int[np.ndarray, "chosen"] | None = None) -> ProbeData:
@@ -111,15 +127,16 @@ def fit_boosting(opened: OpenSet, columns: Features) -> Callable[[LabelDraw], Fi
 
     def fit(draw: LabelDraw) -> Fitted:
         train = probe_data(opened.train, columns, draw.rows)
+        stated = np.isfinite(train.features).any(axis=0)
         scores = {t.name: np.full(t.labels.positive.shape, np.nan, np.float32) for t in opened.tests}
         for label in np.flatnonzero(_enough(train)):
             known = train.known[:, label]
             model = HistGradientBoostingClassifier(
-                max_iter=100, learning_rate=0.1, max_leaf_nodes=15, early_stopping=True, random_state=0
+                max_iter=60, max_leaf_nodes=8, max_bins=63, early_stopping=True, random_state=0
             )
-            model.fit(train.features[known], train.positive[known, label])
+            model.fit(train.features[known][:, stated], train.positive[known, label])
             for test in opened.tests:
-                scores[test.name][:, label] = model.decision_function(columns[test.name])
+                scores[test.name][:, label] = model.decision_function(columns[test.name][:, stated])
         return Fitted(scores, "gradient boosting on age, sex, rate, intervals and axis")
 
     return fit

@@ -20,7 +20,11 @@ _ORDER = ("zero_shot", "linear_probe", "fine_tune", "tabular", "oracle")
 
 def suite_summary(spec: SuiteSpec, outcome: SuiteOutcome) -> RenderableType:
     """Tables of macro average precision, one per set of cohorts and source of labels, and the claims below."""
-    rows = [r for r in outcome.results.rows if r.label == "macro" and not r.compared_with]
+    rows = [
+        r
+        for r in outcome.results.rows
+        if r.label == "macro" and not r.compared_with and not r.subgroup and r.protocol in _ORDER
+    ]
     parts: list[RenderableType] = [Text(_headline(outcome.results.rows), style="bold"), Text("")]
     for key in dict.fromkeys((r.cohort, r.label_group) for r in rows if r.label_group != "none"):
         own = [r for r in rows if (r.cohort, r.label_group) == key and r.metric == FIGURE]

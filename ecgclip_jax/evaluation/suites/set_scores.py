@@ -1,0 +1,150 @@
+"""Every model under every protocol on one set of cohorts: fitted on training and validation, scored on every test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ecgclip_jax.evaluation.embedding import array_key
+from ecgclip_jax.evaluation.oracle import COHORT as HOSPITALS
+from ecgclip_jax.evaluation.oracle import oracle_scores
+from ecgclip_jax.evaluation.predictions import save_predictions
+from ecgclip_jax.evaluation.protocols.few_labels import LabelDraw, label_draws
+from ecgclip_jax.evaluation.protocols.zero_shot import prompt_matrix, zero_shot_scores
+from ecgclip_jax.evaluation.registry import registered_cohort, tasks
+from ecgclip_jax.evaluation.results import Exclusion, ResultRow
+from ecgclip_jax.evaluation.scored import ALL_LABELS, Arm, Scored
+from ecgclip_jax.evaluation.suites.arrays import SplitArrays, embed_set
+from ecgclip_jax.evaluation.suites.claims import Tested
+from ecgclip_jax.evaluation.suites.context import Suite, SuiteModel
+from ecgclip_jax.evaluation.suites.fitting import Job, fit_boosting, probe_jobs, run_job, whole
+from ecgclip_jax.evaluation.suites.guards import hospital_rows
+from ecgclip_jax.evaluation.suites.opening import OpenSet, SuiteSplit
+from ecgclip_jax.evaluation.suites.splits import test_split
+from ecgclip_jax.evaluation.suites.tuning import TuningInputs, TuningPlan
+from ecgclip_jax.evaluation.trivial import TRIVIAL_FEATURES, fill_missing, training_medians
+from ecgclip_jax.spec.suites import PRETRAINED, SCRATCH
+from ecgclip_jax.text.prompts import load_prompts
+
+TRIVIAL, TABULAR, ORACLE = "trivial features", "gradient boosting", "oracle ceiling"
+
+
+@dataclass(frozen=True)
+class SetScores:
+    """Of one set: everything scored per test cohort, and the rows of the hospital probe."""
+
+    tests: tuple[Tested, ...]
+    hospital_rows: tuple[ResultRow, ...]
+
+
+def score_set(suite: Suite, opened: OpenSet, names: Sequence[str], *, is_null: bool) -> SetScores:
+    """Everything scored on a set's tests. In a null world the run and its untrained twin are probed, nothing else."""
+    spec = suite.spec
+    twins = {f"untrained seed {s}": suite.models.untrained(s) for s in range(spec.untrained_seeds)}
+    encoders = {PRETRAINED: suite.models.pretrained} | twins | ({} if is_null else dict(suite.models.arms))
+    with suite.stage("embedding"):
+        arrays = embed_set(
+            opened, encoders, suite.store, suite.batch, lambda name, n: suite.bar(f"embed {opened.name} {name}", n)
+        )
+    jobs = list(_probe_jobs(suite, opened, encoders, arrays))
+    plan = TuningPlan(TuningInputs(opened), spec.fine_tuning, suite.bar)
+    if "fine_tune" in spec.protocols and not is_null:
+        jobs += _tuning_jobs(suite, opened, plan)
+    scored: dict[str, list[Scored]] = {test.name: [] for test in opened.tests}
+    if "zero_shot" in spec.protocols:
+        with suite.stage("zero-shot"):
+            _zero_shot(suite, opened, encoders, arrays, names, scored)
+    advance = suite.bar(f"fit {opened.name}", len(jobs))
+    for job in jobs:
+        with suite.stage(job.protocol.replace("_", " ")):
+            fitted = run_job(job, opened, suite.store)
+            plan.remember(job, fitted)
+        for test in opened.tests:
+            scored[test.name].append(fitted.scored(job.arm, job.protocol, job.draw, test))
+        advance(1)
+    found = []
+    for test in opened.tests:
+        scored[test.name] += _ceiling(test, names)
+        split = test_split(suite.spec, test, suite.access)
+        save_predictions(suite.folder, f"{opened.name}-{test.name}", test.table, split, scored[test.name], suite.keep)
+        found.append(Tested(test.name, split, tuple(scored[test.name])))
+    arms = [Arm(name, model.fingerprint) for name, model in encoders.items() if name == PRETRAINED or name in twins]
+    with suite.stage("hospital probe"):
+        hospitals = hospital_rows(suite.spec, opened, arrays, arms, suite.access)
+    return SetScores(tuple(found), tuple(hospitals))
+
+
+def _draws(suite: Suite, opened: OpenSet) -> list[LabelDraw]:
+    """Nested draws of training patients; all labels are one draw."""
+    spec = suite.spec
+    few = [f for f in spec.fractions if f < ALL_LABELS]
+    found = label_draws(opened.train.table, few, spec.draws)
+    return [*found, whole(opened)] if ALL_LABELS in spec.fractions else found
+
+
+def _probe_jobs(
+    suite: Suite, opened: OpenSet, encoders: Mapping[str, SuiteModel], arrays: Mapping[str, SplitArrays]
+) -> Iterator[Job]:
+    """Linear probes of every encoder and of trivial features, and gradient boosting on a hospital's own table."""
+    if "linear_probe" not in suite.spec.protocols:
+        return
+    draws = _draws(suite, opened)
+    for name, model in encoders.items():
+        features = {split: own.models[name].features for split, own in arrays.items()}
+        yield from probe_jobs(Arm(name, model.fingerprint), features, opened, draws)
+    medians = training_medians(arrays[opened.train.name].trivial)
+    plain = {split: fill_missing(own.trivial, medians) for split, own in arrays.items()}
+    yield from probe_jobs(Arm(TRIVIAL, array_key(*TRIVIAL_FEATURES)), plain, opened, draws)
+    columns = {split: own.tabular for split, own in arrays.items()}
+    yield Job(Arm(TABULAR, ""), "tabular", whole(opened), (TABULAR,), fit_boosting(opened, columns))
+
+
+def _tuning_jobs(suite: Suite, opened: OpenSet, plan: TuningPlan) -> Iterator[Job]:
+    """The run and random weights on every draw, with all labels under several seeds; the ladder at its fractions."""
+    spec, models, draws = suite.spec, suite.models, list[LabelDraw]()
+    for draw in _draws(suite, opened):
+        many = range(spec.seeds) if draw.fraction == ALL_LABELS else [draw.repeat]
+        draws += [replace(draw, repeat=seed) for seed in many]
+    for draw in draws:
+        scratch = models.untrained(draw.repeat)
+        yield plan.job(Arm(PRETRAINED, models.pretrained.fingerprint), lambda: models.pretrained, draw)
+        yield plan.job(Arm(SCRATCH, "random weights"), lambda model=scratch: model, draw)
+    for name, model in models.arms.items():
+        for draw in draws:
+            if draw.fraction in spec.ladder_fractions:
+                yield plan.job(Arm(name, model.fingerprint), lambda model=model: model, draw)
+
+
+def _zero_shot(
+    suite: Suite,
+    opened: OpenSet,
+    encoders: Mapping[str, SuiteModel],
+    arrays: Mapping[str, SplitArrays],
+    names: Sequence[str],
+    scored: dict[str, list[Scored]],
+) -> None:
+    """Cosines with the prompts of each task's concept, for encoders that were trained with text."""
+    prompts = load_prompts(suite.spec.prompt_language)
+    concepts = tuple(tasks()[name].concept for name in names)
+    excluded = {n: Exclusion.NO_PROMPT for n, c in zip(names, concepts, strict=True) if not prompts.prompts.get(c)}
+    for name, model in encoders.items():
+        if not model.experiment.objective.reads_text:
+            continue
+        vectors = prompt_matrix(concepts, prompts.prompts, lambda texts, m=model: np.asarray(m.encode_text(texts)))
+        for test in opened.tests:
+            scores = zero_shot_scores(arrays[test.name].models[name].embedding, vectors)
+            scored[test.name].append(Scored(Arm(name, model.fingerprint), "zero_shot", scores, excluded))
+
+
+def _ceiling(test: SuiteSplit, names: Sequence[str]) -> list[Scored]:
+    """What knowing all hidden severities of the synthetic world gives, for its echo and rare tasks."""
+    if any(registered_cohort(part.opened.cohort) != HOSPITALS for part in test.parts):
+        return []
+    known = [i for i, name in enumerate(names) if tasks()[name].group in ("echo", "rare")]
+    scores = np.full(test.labels.positive.shape, np.nan)
+    hidden = [oracle_scores(part.opened, [names[i] for i in known])[part.rows] for part in test.parts]
+    scores[:, known] = np.concatenate(hidden)
+    missing = {name: Exclusion.NO_CEILING for i, name in enumerate(names) if i not in known}
+    return [Scored(Arm(ORACLE, ""), "oracle", scores, missing)]

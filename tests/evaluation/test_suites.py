@@ -1,0 +1,214 @@
+"""Suites on cohorts in memory whose truth is known: what is found, what is said of it, and planted faults."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+from suite_world import COHORT, ECG_TASKS, TASKS, SuiteFake, make_split, make_suite, make_world, opener
+
+from ecgclip_jax.data.sources import CohortSplit
+from ecgclip_jax.evaluation.results import ResultRow, Results
+from ecgclip_jax.evaluation.suites import opening
+from ecgclip_jax.evaluation.suites.context import SuiteModels
+from ecgclip_jax.evaluation.suites.named import SUITES, suite
+from ecgclip_jax.evaluation.suites.runner import SuiteOutcome, run_suite
+from ecgclip_jax.evaluation.suites.summary import suite_summary
+from ecgclip_jax.evaluation.tasks import EvaluationError
+from ecgclip_jax.spec.suites import Claim, SuiteSpec
+
+
+def run(
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
+    world: dict[str, CohortSplit] | None = None,
+    spec: SuiteSpec | None = None,
+    model: SuiteFake | None = None,
+) -> SuiteOutcome:
+    monkeypatch.setattr(opening, "open_cohort", opener(make_world() if world is None else world))
+    models = SuiteModels(model or SuiteFake(), lambda seed: SuiteFake(0.0, seed + 1))
+    return run_suite(spec or make_suite(), models, "nowhere", folder, show_progress=False)
+
+
+def macro(results: Results, source: str, **conditions: Any) -> ResultRow:
+    asked = {"label": "macro", "metric": "auroc", "protocol": "linear_probe", "model": "pre-trained", "subgroup": ""}
+    asked |= {"label_fraction": 1.0, "split": "internal", "label_group": source} | conditions
+    (row,) = results.find(**asked)
+    return row
+
+
+def test_skill_is_found_apart_by_source_of_labels_and_missing_cohorts_are_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    outcome = run(monkeypatch, tmp_path)
+    results = outcome.results
+    for source in ("report", "independent"):
+        assert macro(results, source).value > 0.85
+        assert abs(macro(results, source, model="untrained seed 0").value - 0.5) < 0.1
+        difference = macro(results, source, compared_with="untrained seed 0")
+        assert difference.ci_low > 0
+        assert macro(results, source, label_fraction=0.2).n_repeats == 2
+    assert {r.label_group for r in results.rows if r.label == "macro"} == {"report", "independent", "hospital"}
+    assert {r.availability for r in results.rows} == {"synthetic"}
+    assert any("gone: no data" in warning for warning in results.warnings)
+    ceiling = results.find(protocol="oracle", split="internal", metric="auroc")
+    assert {r.label for r in ceiling if not r.excluded} >= {"reduced_ejection_fraction"}
+    assert {r.excluded for r in ceiling if r.label in ECG_TASKS} == {"stands_on_the_tracing_itself"}
+    subgroups = {r.subgroup for r in results.rows}
+    assert {"sex female", "device cart a", "age 18 to 39"} <= subgroups
+    hospital = results.find(protocol="hospital_probe", label="macro", model="pre-trained")
+    assert 0.3 < hospital[0].value < 0.7, "both hospitals look alike"
+    table = pq.read_table(tmp_path / "evaluation" / "tiny" / f"predictions-{COHORT}-internal.parquet")
+    scores = table.column("score/pre-trained/linear_probe/atrial_fibrillation").to_numpy()
+    truth = table.column("label/atrial_fibrillation").to_numpy()
+    (row,) = results.find(
+        label="atrial_fibrillation", metric="auroc", protocol="linear_probe", model="pre-trained",
+        label_fraction=1.0, split="internal",
+    )  # fmt: skip
+    assert row.value == pytest.approx(roc_auc_score(truth, scores))
+    suite_summary(make_suite(), outcome)
+
+
+def test_sampling_weights_lead_back_to_the_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    weight = np.random.default_rng(9).choice([1.0, 6.0], 200)
+    results = run(monkeypatch, tmp_path, make_world(test=make_split("test", 2, weight=weight))).results
+    table = pq.read_table(tmp_path / "evaluation" / "tiny" / f"predictions-{COHORT}-internal.parquet")
+    scores = table.column("score/pre-trained/linear_probe/atrial_fibrillation").to_numpy()
+    truth = table.column("label/atrial_fibrillation").to_numpy()
+    (row,) = results.find(
+        label="atrial_fibrillation", metric="average_precision", protocol="linear_probe", model="pre-trained",
+        label_fraction=1.0, split="internal",
+    )  # fmt: skip
+    assert row.value == pytest.approx(average_precision_score(truth, scores, sample_weight=weight))
+    assert row.prevalence == pytest.approx((weight * truth).sum() / weight.sum())
+
+
+def test_a_stopped_suite_goes_on_and_test_labels_reach_no_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model = SuiteFake()
+    first = run(monkeypatch, tmp_path, model=model).results
+    n_calls = len(model.calls)
+    assert run(monkeypatch, tmp_path, model=model).results.rows == first.rows
+    assert len(model.calls) == n_calls, "embeddings are kept"
+    flipped = make_world()
+    signal = np.random.default_rng(2).random((200, len(TASKS))) < 0.3
+    flipped["test"] = make_split("test", 2, truth=~signal, signal=signal)
+    other = tmp_path / "other"
+    after = run(monkeypatch, other, flipped).results
+    paths = [base / "evaluation" / "tiny" / f"predictions-{COHORT}-internal.parquet" for base in (tmp_path, other)]
+    name = "score/pre-trained/linear_probe/sinus_bradycardia"
+    same = [pq.read_table(path).column(name).to_numpy() for path in paths]
+    assert np.array_equal(*same), "what is fitted and chosen cannot depend on test labels"
+    assert macro(after, "report").value == pytest.approx(1 - macro(first, "report").value, abs=1e-6)
+
+
+def test_shuffled_labels_score_a_half(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    shuffled = {
+        name: make_split(name, seed, signal=rng.random((200, len(TASKS))) < 0.3)
+        for seed, name in enumerate(("train", "validation", "test", "birch"))
+    }
+    results = run(monkeypatch, tmp_path, shuffled).results
+    for source in ("report", "independent"):
+        assert abs(macro(results, source).value - 0.5) < 0.1
+
+
+def test_permuted_label_columns_are_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    signal = np.random.default_rng(2).random((200, len(TASKS))) < 0.3
+    swapped = make_split("test", 2, truth=signal[:, [1, 2, 0, 3, 4]], signal=signal)
+    results = run(monkeypatch, tmp_path, make_world(test=swapped)).results
+    assert any("internal: label columns look permuted" in warning for warning in results.warnings)
+    assert not any("birch: label columns" in warning for warning in results.warnings)
+
+
+def test_a_leaked_patient_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ids = ["train-0-7", *(f"test-2-{i}" for i in range(1, 200))]
+    with pytest.raises(EvaluationError, match="also in train"):
+        run(monkeypatch, tmp_path, make_world(test=make_split("test", 2, patient_ids=ids)))
+
+
+def test_a_constant_model_scores_a_half_and_the_prevalence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    class Constant(SuiteFake):
+        def encode_ecg(self, ecg_uv: np.ndarray, mains_hz: np.ndarray | None = None, batch: int = 64) -> Any:
+            made = super().encode_ecg(ecg_uv, mains_hz, batch)
+            return type(made)(np.ones_like(made.embedding), np.ones_like(made.features))
+
+    results = run(monkeypatch, tmp_path, model=Constant(seed=99)).results
+    assert macro(results, "report").value == 0.5
+    row = macro(results, "report", metric="average_precision")
+    assert row.value == pytest.approx(row.chance)
+
+
+def test_what_cannot_be_scored_has_a_reason_and_the_suite_goes_on(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    truth = np.random.default_rng(1).random((200, len(TASKS))) < 0.3
+    never = truth & (np.arange(len(TASKS)) != 1)
+    rare = truth.copy()
+    rare[:, 0] = np.arange(200) < 6
+    world = make_world(
+        train=make_split("train", 0, truth=never),
+        test=make_split("test", 2, truth=rare),
+        birch=make_split("birch", 3, known_patients=False),
+    )
+    outcome = run(monkeypatch, tmp_path, world, make_suite(min_test_positives=10))
+    left_out = json.loads(macro(outcome.results, "report").excluded_labels)
+    assert left_out["left_bundle_branch_block"] == "one_class_in_training"
+    assert left_out["atrial_fibrillation"] == "few_test_positives"
+    assert macro(outcome.results, "report").excluded == "few_labels_for_a_macro_mean"
+    assert any("birch: 200 of 200 records have no patient id" in w for w in outcome.results.warnings)
+    assert macro(outcome.results, "independent").value > 0.8
+
+
+def claim(**changes: Any) -> Claim:
+    values = {
+        "name": "c", "text": "better", "kind": "superior", "first": "pre-trained", "second": "untrained seed 0",
+        "protocol": "linear_probe", "first_fraction": 0.2, "second_fraction": 0.2, "metric": "average_precision",
+        "label_source": "report", "on": "each", "alpha": 0.05, "at_least": 2,
+    }  # fmt: skip
+    return Claim(**values | changes)
+
+
+def test_claims_hold_where_they_are_true_and_only_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    claims = (
+        claim(name="true"),
+        claim(name="reversed", first="untrained seed 0", second="pre-trained"),
+        claim(
+            name="few", kind="non_inferior", second_fraction=1.0, on="internal", margin=0.05, at_least=1, metric="auroc"
+        ),
+        claim(name="missing", protocol="fine_tune"),
+    )
+    outcome = run(monkeypatch, tmp_path, spec=make_suite(claims=claims))
+    verdicts = {v.claim.name: v for v in outcome.verdicts}
+    assert verdicts["true"].holds
+    assert {f.cohort for f in verdicts["true"].findings} == {"internal", "birch"}
+    finding = verdicts["true"].findings[0]
+    value = macro(outcome.results, "report", metric="average_precision", label_fraction=0.2).value
+    assert finding.first == pytest.approx(value)
+    assert finding.p_holm >= finding.p == pytest.approx(1 / 201)
+    assert not verdicts["reversed"].holds
+    assert verdicts["few"].holds
+    assert math.isnan(verdicts["few"].findings[0].p)
+    assert verdicts["missing"].findings[0].reason
+    stored = json.loads((tmp_path / "evaluation" / "tiny" / "claims.json").read_text())
+    assert [c["holds"] for c in stored] == [True, False, True, False]
+
+
+@pytest.mark.parametrize("name", sorted(SUITES))
+def test_shipped_suites_are_consistent(name: str) -> None:
+    spec = suite(name)
+    assert spec.name == name
+    assert spec.min_test_positives >= 10
+    assert SuiteSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_an_unknown_suite_or_task_is_named() -> None:
+    with pytest.raises(EvaluationError, match=r"there are .*quick"):
+        suite("gone")
+    with pytest.raises(EvaluationError, match="no such tasks nonsense"):
+        opening.suite_tasks(make_suite(tasks=("nonsense",)))
