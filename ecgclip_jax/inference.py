@@ -29,6 +29,7 @@ from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.spec.experiment import Experiment, MeshSpec
 from ecgclip_jax.spec.signal import STORED_LEADS, STORED_SAMPLES
 from ecgclip_jax.text.tokenizer import encode_texts, fingerprint, load_tokenizer
+from ecgclip_jax.training.resident import free_bytes
 from ecgclip_jax.training.run_folder import EXPERIMENT_FILE, TOKENIZER_FOLDER, differences
 from ecgclip_jax.training.state import TrainingParts, Tree, build_parts, init_state
 
@@ -105,6 +106,24 @@ class Model:
             raise ValueError(f"mains_hz: expected one frequency for each of {len(ecg_uv)} ECGs, found {mains.shape}")
         embedding, features = self._in_batches(self._encode_ecg, (ecg_uv, mains.astype(np.float32)), batch)
         return EcgEmbedding(embedding, features)
+
+    def ecg_batch(self, at_most: int = 512) -> int:
+        """ECGs per call that fit the devices: those whose activations take at most half of the memory that is free.
+
+        What one ECG takes is read from the program compiled for eight per device.
+        """
+        rows = 8 * self._mesh.size
+        shapes = (
+            jax.ShapeDtypeStruct((rows, STORED_SAMPLES, len(STORED_LEADS)), jnp.int16),
+            jax.ShapeDtypeStruct((rows,), jnp.float32),
+        )
+        placed = (jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=batch_sharding(self._mesh)) for s in shapes)
+        jitted: Any = self._encode_ecg
+        analysis = jitted.lower(*self._on_mesh, *placed).compile().memory_analysis()
+        each = max(analysis.temp_size_in_bytes // 8, 1)
+        fitting = min(free_bytes(device) for device in self._mesh.local_devices) // 2 // each
+        per_device = max(min(fitting, at_most // self._mesh.size), 1)
+        return int(2 ** (per_device.bit_length() - 1)) * self._mesh.size
 
     def encode_text(self, texts: Sequence[str]) -> Float[np.ndarray, "texts dim"]:
         """Embeds texts into the shared space, unit length, in the order given.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from functools import partial
@@ -15,7 +16,9 @@ import pytest
 from support.tiny_cohort import tiny_ecg
 from support.tiny_evaluation import STEPS, quick_compilation, trained_run
 
+from ecgclip_jax import inference
 from ecgclip_jax.checkpoints import CheckpointError
+from ecgclip_jax.cli.main import main
 from ecgclip_jax.inference import Model, ModelError, load_model, untrained
 from ecgclip_jax.signal.operators import build_operators
 from ecgclip_jax.signal.preprocessing import preprocess
@@ -168,3 +171,25 @@ def test_an_experiment_that_is_not_of_the_weights_is_refused(copy: Path) -> None
 def test_the_evaluation_of_a_run_may_change_afterwards(copy: Path) -> None:
     edit(copy, "evaluation", min_test_positives=7)
     assert load_model(copy).experiment.evaluation.min_test_positives == 7
+
+
+def test_the_embed_command_writes_what_the_model_says(
+    model: Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, out = trained_run(), tmp_path / "out"
+    words = ["embed", str(run.folder), "tiny/test", "--data-dir", str(run.data_dir), "--out", str(out)]
+    assert main(words) == 0
+    first = capsys.readouterr().out
+    assert re.search(r"16 ECGs, [\d,]+ ECG/s in batches of \d+", first), first
+    ecg_uv = np.stack([tiny_ecg(n) for n in range(64, 80)])
+    expected = model.encode_ecg(ecg_uv, np.full(16, 50.0))
+    np.testing.assert_allclose(np.load(out / "embedding.npy"), expected.embedding, rtol=1e-4, atol=1e-5)
+    assert main([*words, "--batch", "16"]) == 0
+    assert "all done before" in capsys.readouterr().out
+
+
+def test_batches_are_chosen_from_free_memory(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "free_bytes", lambda device: 2**40)
+    assert model.ecg_batch() == 512
+    monkeypatch.setattr(inference, "free_bytes", lambda device: 1)
+    assert model.ecg_batch() == jax.device_count()

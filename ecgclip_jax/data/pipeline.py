@@ -26,6 +26,7 @@ from ecgclip_jax.data.order import GlobalOrder, local_rows
 from ecgclip_jax.data.reading import ReadStep, RecordReader
 from ecgclip_jax.data.statements import StatementSampler
 from ecgclip_jax.data.tags import make_tag_sampler
+from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.spec.signal import STORED_LEADS
 from ecgclip_jax.text.tokenizer import TextTokenizer
 
@@ -126,6 +127,10 @@ class TrainPipeline:
         return replace(batch, texts=TextTokens(ids[:, None], mask[:, None]), text_group=group[:, None])
 
 
+class LoaderError(UserError):
+    """A loader that cannot go on; the message says why and what to do."""
+
+
 class _ReadAhead(Iterator[np.ndarray]):
     """`read(start)`, `read(start + 1)`, … in order, up to `prefetch` of them ahead of the consumer."""
 
@@ -148,9 +153,23 @@ class _ReadAhead(Iterator[np.ndarray]):
         atexit.register(self.close)
 
     def __next__(self) -> np.ndarray:
-        element: np.ndarray = next(self._iterator)
+        element = self._next()
         # Out of the workers' shared memory, which is freed only when nobody holds the array any more.
         return np.array(element) if self._workers else element
+
+    def _next(self) -> np.ndarray:
+        try:
+            element: np.ndarray = next(self._iterator)
+        except RuntimeError as error:
+            # grain watches its workers and says so when one is gone; it does not start another.
+            if self._workers and "terminated unexpectedly" in str(error):
+                raise LoaderError(
+                    f"a worker that reads ECGs was lost ({error}); it was killed, most often for lack of memory: lower "
+                    "data.workers or data.prefetch_batches, or read in threads (data.workers 0), and start the same "
+                    "command again"
+                ) from error
+            raise
+        return element
 
     def close(self) -> None:
         """Ends threads and workers; may be called again."""

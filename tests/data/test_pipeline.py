@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -16,7 +18,7 @@ from support.tiny_cohort import tiny_ecg, tiny_record, write_cohort
 
 from ecgclip_jax.contracts import Batch, TextRows, TextTokens
 from ecgclip_jax.data.index import RunIndex, build_index
-from ecgclip_jax.data.pipeline import TrainPipeline
+from ecgclip_jax.data.pipeline import LoaderError, TrainPipeline
 from ecgclip_jax.data.sources import CohortError
 from ecgclip_jax.spec.experiment import DataSpec, Source
 from ecgclip_jax.text.tokenizer import encode_texts, train_wordpiece
@@ -142,6 +144,16 @@ def test_a_damaged_shard_stops_the_loader_with_its_name(tmp_path: Path) -> None:
     shard.write_bytes(content)
     with pytest.raises(CohortError, match=r"tiny/1\.0\.0, split train: rows .* prepare the cohort again"):
         take(make(index, batch_global=8), 1)
+
+
+def test_a_worker_that_dies_stops_the_loader_with_a_word(index: RunIndex) -> None:
+    stream = make(index, workers=1, prefetch_batches=1).batches()
+    next(stream)
+    (worker,) = multiprocessing.active_children()
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    with pytest.raises(LoaderError, match=r"worker that reads ECGs was lost .*-9.*lower data\.workers"):
+        list(itertools.islice(stream, 20))
 
 
 PROGRAM = """
