@@ -25,6 +25,7 @@ Map = Float[Array, "batch time width"]
 Statistic = Float[Array, "groups width"]
 Rows = Float[Array, "rows 1 width"]
 """A statistic for each row of a batch (one row serves all where there is one group), ready to broadcast over time."""
+_TwoSums = tuple[Float[Array, "batch width"], Float[Array, "batch width"]]
 _Arrays = TypeVar("_Arrays")
 
 
@@ -94,7 +95,7 @@ def _train(
 ) -> tuple[Map, tuple[Moments, ...]]:
     """The output and each norm's moments, through which no gradient flows back (they only move running statistics)."""
     moments = tuple(group_moments(x, groups) for x in xs)
-    return _output(parameters, moments, xs, shortcut, relu), moments
+    return _read_anew(_output(parameters, moments, xs, shortcut, relu)), moments
 
 
 def _output(
@@ -192,19 +193,26 @@ def _sums(by_z: Map, xs: tuple[Map, ...], moments: tuple[Moments, ...], groups: 
         wide * (x.astype(jnp.float32) - _rows_of_groups(mean, x.shape[0]))
         for x, (mean, _) in zip(xs, moments, strict=True)
     ]
-    first = lax.platform_dependent(wide, products[0], cuda=_summed_as_one, default=_summed_alone)
-    return [_over_groups(rows, groups) for rows in (*first, *(product.sum(axis=1) for product in products[1:]))]
+    if len(products) == 1:
+        sums: tuple[Float[Array, "batch width"], ...] = _two_sums(wide, products[0])
+    else:
+        sums = (wide.sum(axis=1), *_two_sums(*products))
+    return [_over_groups(rows, groups) for rows in sums]
 
 
-def _summed_alone(a: Map, b: Map) -> tuple[Float[Array, "batch width"], Float[Array, "batch width"]]:
-    return a.sum(axis=1), b.sum(axis=1)
+def _two_sums(a: Map, b: Map) -> _TwoSums:
+    """Sums over time of two maps that are made of the same arrays.
 
+    On GPUs as one sum of complex numbers: XLA's model of them takes two sums for two reads of what they share, so it
+    would rather write the gradient before the ReLU first than compute it inside the sums.
+    """
 
-def _summed_as_one(a: Map, b: Map) -> tuple[Float[Array, "batch width"], Float[Array, "batch width"]]:
-    """Both sums as one of complex numbers. XLA's model of a GPU takes two sums for two reads of what they share, so
-    it would rather write the gradient before the ReLU first than compute it inside the sums."""
-    both = lax.complex(a, b).sum(axis=1)
-    return jnp.real(both), jnp.imag(both)
+    def as_one(a: Map, b: Map) -> _TwoSums:
+        both = lax.complex(a, b).sum(axis=1)
+        return jnp.real(both), jnp.imag(both)
+
+    sums: _TwoSums = lax.platform_dependent(a, b, cuda=as_one, default=lambda a, b: (a.sum(axis=1), b.sum(axis=1)))
+    return sums
 
 
 def _read_anew(arrays: _Arrays) -> _Arrays:

@@ -122,9 +122,8 @@ class ResNet1D(nnx.Module):
         features = _mean_over_time(tokens)
         if self.pooling == "mean":
             return EcgOutput(pooled=features, features=features, tokens=tokens, pooled_mean=features)
-        narrow = self.downconv(tokens)
-        pooled = self.attention_pool(narrow).astype(jnp.float32)
-        return EcgOutput(pooled=pooled, features=features, tokens=tokens, pooled_mean=_mean_over_time(narrow))
+        pooled = self.attention_pool(tokens, self.downconv)
+        return EcgOutput(pooled=pooled.attended, features=features, tokens=tokens, pooled_mean=pooled.mean)
 
     def trunk(self, signal: Float[Array, "batch time lead"], *, train: bool) -> Float[Array, "batch steps width"]:
         """The map before pooling, one step per 16 samples, in the tower's compute dtype."""

@@ -24,9 +24,9 @@ def derive_limb_leads(ecg_uv: Int16[Array, "batch time 12"]) -> Int16[Array, "ba
     Least squares over the limb leads present at that instant, which is Einthoven's and Goldberger's relation when
     exactly two are. Samples that are present are never changed.
     """
-    limb = ecg_uv[:, :, :6]
 
-    def derive(limb: Array) -> Array:
+    def derive(ecg_uv: Array) -> Array:
+        limb = ecg_uv[:, :, :6]
         valid = limb != MISSING_UV
         known = jnp.where(valid, limb, 0).astype(jnp.float32)
         weight = valid.astype(jnp.float32)
@@ -38,10 +38,12 @@ def derive_limb_leads(ecg_uv: Int16[Array, "batch time 12"]) -> Int16[Array, "ba
         scale = jnp.where(solvable, 1 / jnp.where(solvable, determinant, 1), 0)
         lead_i, lead_ii = (bb * ra - ab * rb) * scale, (aa * rb - ab * ra) * scale
         derived = jnp.clip(jnp.round(lead_i[..., None] * a + lead_ii[..., None] * b), -32767, 32767)
-        return jnp.where(~valid & solvable[..., None], derived.astype(jnp.int16), limb)
+        completed = jnp.where(~valid & solvable[..., None], derived.astype(jnp.int16), limb)
+        return jnp.concatenate([completed, ecg_uv[:, :, 6:]], axis=2)
 
-    completed: Array = jax.lax.cond((limb == MISSING_UV).any(), derive, lambda unchanged: unchanged, limb)
-    return jnp.concatenate([completed, ecg_uv[:, :, 6:]], axis=2)
+    any_missing = (ecg_uv[:, :, :6] == MISSING_UV).any()
+    completed: Array = jax.lax.cond(any_missing, derive, lambda unchanged: unchanged, ecg_uv)
+    return completed
 
 
 def fill_gaps(

@@ -70,7 +70,8 @@ def preprocess(
     output sample counts as missing when a stored sample within one output period of it is missing; a filter's ringing
     beyond that is not masked, since the gap was filled first.
     """
-    filtered = _filter(spec, operators, ecg_uv, _mains_variant(spec, extras, extras_present, ecg_uv.shape[0]))
+    variant = _mains_variant(spec, extras, extras_present, ecg_uv.shape[0])
+    filtered = _filter(spec, operators, ecg_uv, variant, augmented=False)
     if lead is not None:
         filtered = _one_lead(filtered, jnp.full(ecg_uv.shape[0], spec.leads.index(lead)))
     return _normalise_and_place(spec, filtered)
@@ -93,7 +94,8 @@ def training_views(
     Each record draws from its own key, each view by itself. A single-lead view shows one of the record's present
     leads: the first view any of them, a further one the same with `view_spec.same_lead_probability`, else any.
     """
-    filtered = _filter(spec, operators, ecg_uv, _mains_variant(spec, extras, extras_present, ecg_uv.shape[0]))
+    variant = _mains_variant(spec, extras, extras_present, ecg_uv.shape[0])
+    filtered = _filter(spec, operators, ecg_uv, variant, augmented=augment_spec.active)
     views, first_lead = [], None
     for number in range(n_views):
         view, view_keys = filtered, _folded(keys, number)
@@ -132,13 +134,23 @@ def _one_lead(filtered: _Filtered, lead: Int[Array, "batch"]) -> _Filtered:
 
 
 def _filter(
-    spec: SignalSpec, operators: SignalOperators, ecg_uv: Int16[Array, "batch time 12"], variant: Int[Array, "batch"]
+    spec: SignalSpec,
+    operators: SignalOperators,
+    ecg_uv: Int16[Array, "batch time 12"],
+    variant: Int[Array, "batch"],
+    *,
+    augmented: bool,
 ) -> _Filtered:
     if spec.missing_leads == "derive":
         ecg_uv = derive_limb_leads(ecg_uv)
-    ecg_uv = ecg_uv[:, :, np.array([LEADS_12.index(lead) for lead in spec.leads])]
+    if spec.leads != LEADS_12:
+        ecg_uv = ecg_uv[:, :, np.array([LEADS_12.index(lead) for lead in spec.leads])]
     valid = ecg_uv != MISSING_UV
-    signal_mv = fill_gaps(ecg_uv, spec.gap_fill) * jnp.float32(1e-3)
+    filters = (operators.before_baseline, spec.baseline, operators.after_baseline)
+    # What stands in a gap matters to filters and augmentations alone: it is zeroed in the end.
+    seen = augmented or any(each is not None for each in filters)
+    filled_uv = fill_gaps(ecg_uv, spec.gap_fill) if seen else jnp.where(valid, ecg_uv, 0).astype(jnp.float32)
+    signal_mv = filled_uv * jnp.float32(1e-3)
     resampled = spec.signal_samples
     if operators.before_baseline is not None:
         samples_out = signal_mv.shape[1] if spec.baseline else resampled
