@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import multiprocessing
 import os
 import platform
 import statistics
@@ -30,6 +29,7 @@ OTHERS_LIMIT: Final = 0.08
 """Share of the machine that other processes may use during a sample."""
 ATTEMPTS: Final = 3
 """How often a disturbed sample is measured before its last form is kept as disturbed."""
+_TICKS_PER_S: Final[int] = os.sysconf("SC_CLK_TCK")
 _REPORTED_PACKAGES: Final = ("numpy", "scipy", "wfdb", "jax", "flax", "optax", "grain", "scikit-learn", "torch")
 
 
@@ -153,20 +153,26 @@ def _sample(run: Callable[[], object], repeats: int, items: int) -> _Sample:
 
 
 def _own_cpu_s() -> float:
-    """Of this process, of its children that ended, and of its workers that still run."""
+    """Of this process and of all below it, whether they still run or ended."""
     times = os.times()
-    workers = sum(_process_cpu_s(child.pid) for child in multiprocessing.active_children())
     # This process's own clock is finer than the 10 ms ticks of `times`.
-    return time.process_time() + times.children_user + times.children_system + workers
+    return time.process_time() + times.children_user + times.children_system + _cpu_below_s(os.getpid())
 
 
-def _process_cpu_s(pid: int | None) -> float:
-    try:
-        after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    user, system = after_name[11], after_name[12]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+def _cpu_below_s(pid: int) -> float:
+    """Of the running processes below one (a server forks its workers), and of those that they waited for."""
+    children: dict[int, list[tuple[int, float]]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            _, parent, *fields = path.read_text().rpartition(")")[2].split()
+        except (OSError, ValueError):  # it ended meanwhile
+            continue
+        ticks = sum(int(ticks) for ticks in fields[9:13])  # user, system, and the same of children
+        children.setdefault(int(parent), []).append((int(path.parent.name), ticks / _TICKS_PER_S))
+    below = [*children.get(pid, ())]
+    for child, _ in below:
+        below += children.get(child, ())
+    return float(sum(cpu_s for _, cpu_s in below))
 
 
 def _machine_busy_s() -> float | None:
@@ -176,7 +182,7 @@ def _machine_busy_s() -> float | None:
     except (OSError, ValueError):
         return None
     idle, waiting = fields[3], fields[4]
-    return (sum(fields) - idle - waiting) / os.sysconf("SC_CLK_TCK")
+    return (sum(fields) - idle - waiting) / _TICKS_PER_S
 
 
 def environment() -> dict[str, object]:

@@ -51,15 +51,36 @@ def record_folder(path: str | os.PathLike[str], root: str | os.PathLike[str] | N
     """
     head, name = os.path.split(os.fspath(path))
     try:
-        folder = os.path.realpath(head or ".")
         if root is None:
+            folder = os.path.realpath(head or ".")
             return folder, name, folder
-        real_root = os.path.realpath(root)
-        return resolve_inside(folder, real_root), name, real_root
+        given_root = os.fspath(root)
+        real_root = os.path.realpath(given_root)
+        folder = _plainly_below(head, given_root, real_root) or resolve_inside(os.path.realpath(head or "."), real_root)
+        return folder, name, real_root
     except (OSError, ValueError) as error:
         if isinstance(error, ECGReadError):
             raise
         raise unreadable(os.fspath(path), error) from None
+
+
+def _plainly_below(folder: str, root: str, real_root: str) -> str | None:
+    """The real path of a folder that is spelt as the root and plain names below it, none a link; None for others.
+
+    It is what resolving finds, without looking at every part of the root again for every record of it.
+    """
+    below = folder.removeprefix(root.rstrip(os.sep) + os.sep)
+    if below == folder or os.altsep:
+        return None
+    real = real_root.rstrip(os.sep)
+    try:
+        for part in below.split(os.sep):
+            real = f"{real}{os.sep}{part}"
+            if part in ("", ".", "..") or not stat.S_ISDIR(os.lstat(real).st_mode):
+                return None
+    except FileNotFoundError:
+        return None
+    return real
 
 
 def member(folder: str, name: str, root: str) -> str:

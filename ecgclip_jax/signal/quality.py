@@ -6,6 +6,7 @@ for audits and for the page a person looks at.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -39,7 +40,6 @@ LARGEST_QRS_MV: Final = 10.0
 """Plausible QRS peak-to-peak of the largest lead; at most 6.9 in the same 498 records."""
 QRS_WINDOW_SAMPLES: Final = STORED_RATE_HZ // 10
 """100 ms hold most of a QRS complex but little of the baseline's wander."""
-_HALF_QRS_SAMPLES: Final = QRS_WINDOW_SAMPLES // 2
 BEAT_WINDOW_SAMPLES: Final = 2 * STORED_RATE_HZ
 """2 s hold a beat at 30 per minute and above."""
 TYPICAL_QRS_MV: Final = 1.1
@@ -64,6 +64,18 @@ _LIMB_CONSTRAINTS: Final = np.array(
         [-1.0, 0.5, 0.0, 0.0, 1.0, 0.0],  # aVL = I - II / 2
         [0.5, -1.0, 0.0, 0.0, 0.0, 1.0],  # aVF = II - I / 2
     ]
+)
+
+
+_LIMITS: Final = lead_passes.Limits(
+    half_qrs_samples=QRS_WINDOW_SAMPLES // 2,
+    halves_per_beat=BEAT_WINDOW_SAMPLES // (QRS_WINDOW_SAMPLES // 2),
+    flat_range_uv=FLAT_RANGE_UV,
+    held_min_leads=FROZEN_MIN_LEADS,
+    rail_run_samples=RAIL_RUN_SAMPLES,
+    rail_min_uv=RAIL_MIN_UV,
+    saturated_uv=SATURATED_UV,
+    residual_min_samples=_MIN_SAMPLES,
 )
 
 
@@ -108,22 +120,17 @@ def find(ecg_uv: Int16[np.ndarray, "time 12"], *, n_padded: int = 0, n_saturated
         n_saturated: samples that were clipped when they were stored.
     """
     by_lead = np.ascontiguousarray(ecg_uv[: len(ecg_uv) - n_padded].T)
-    n_present, lowest, half_lowest, half_highest = lead_passes.extremes(by_lead, _HALF_QRS_SAMPLES)
-    highest = half_highest.max(axis=1, initial=MISSING_UV)
-    has_samples = n_present > 0
-    flat = has_samples & (highest.astype(np.int32) - lowest <= FLAT_RANGE_UV)
-    usable = has_samples & ~flat
-    findings = list(_completeness(n_present, by_lead.shape[1], n_padded))
-    if flat.any():
-        findings.append(Finding(QualityFlag.flat_lead, f"no heart visible in {_names(flat)}", float(flat.sum())))
-    held = _held(by_lead, usable)
-    if (longest := lead_passes.longest_run(held)) >= FROZEN_SAMPLES:
-        message = f"no lead changes for {longest / STORED_RATE_HZ:.2f} s: held or padded with a constant"
-        findings.append(Finding(QualityFlag.frozen, message, float(longest)))
-    on_rail = usable & (_on_rail(by_lead, lowest, held) | _on_rail(by_lead, highest, held))
-    findings += _saturation(on_rail, n_saturated)
-    findings += _amplitude(_qrs_uv(half_lowest, half_highest, by_lead.shape[1] // _HALF_QRS_SAMPLES)[usable])
-    findings += _limb_lead_algebra(by_lead[:6], usable[:6])
+    measures = lead_passes.measure(by_lead, _LIMITS, _LIMB_CONSTRAINTS)
+    findings = [*_completeness(measures.n_present, by_lead.shape[1], n_padded)]
+    if measures.flat.any():
+        n_flat = float(measures.flat.sum())
+        findings.append(Finding(QualityFlag.flat_lead, f"no heart visible in {_names(measures.flat)}", n_flat))
+    if measures.longest_held >= FROZEN_SAMPLES:
+        message = f"no lead changes for {measures.longest_held / STORED_RATE_HZ:.2f} s: held or padded with a constant"
+        findings.append(Finding(QualityFlag.frozen, message, float(measures.longest_held)))
+    findings += _saturation(measures.on_rail, n_saturated)
+    findings += _amplitude(measures.qrs_middle_mv, measures.qrs_largest_mv)
+    findings += _limb_lead_algebra(by_lead[:6], measures)
     return tuple(findings)
 
 
@@ -133,30 +140,13 @@ def _names(chosen: Bool[np.ndarray, "lead"]) -> str:
 
 def _completeness(n_present: Int[np.ndarray, "lead"], n_samples: int, n_padded: int) -> Iterator[Finding]:
     missing = n_present == 0
-    gaps = int((n_samples - n_present[~missing]).sum())
-    if gaps:
+    if gaps := int((n_samples - n_present)[~missing].sum()):
         yield Finding(QualityFlag.missing_samples, f"{gaps} samples missing inside the recording", float(gaps))
     if missing.any():
         yield Finding(QualityFlag.missing_lead, f"no sample of {_names(missing)}", float(missing.sum()))
     if n_padded:
         seconds = n_samples / STORED_RATE_HZ
         yield Finding(QualityFlag.padded_short, f"{seconds:.2f} s recorded, the rest is missing", float(n_padded))
-
-
-def _held(by_lead: Int16[np.ndarray, "lead time"], usable: Bool[np.ndarray, "lead"]) -> Bool[np.ndarray, "time"]:
-    """Samples at which every usable lead repeats its last value; none where there are too few leads to tell."""
-    if usable.sum() < FROZEN_MIN_LEADS:
-        return np.zeros(by_lead.shape[1], bool)
-    return np.asarray(lead_passes.held(by_lead, usable))
-
-
-def _on_rail(
-    by_lead: Int16[np.ndarray, "lead time"], extreme: Int16[np.ndarray, "lead"], held: Bool[np.ndarray, "time"]
-) -> Bool[np.ndarray, "lead"]:
-    """Leads that were clipped at this extreme of theirs: it is the largest storable, or they stay there."""
-    magnitude = np.abs(extreme.astype(np.int32))
-    stays = lead_passes.rests(by_lead, extreme, held, RAIL_RUN_SAMPLES)
-    return np.asarray((magnitude >= SATURATED_UV) | ((magnitude >= RAIL_MIN_UV) & stays))
 
 
 def _saturation(on_rail: Bool[np.ndarray, "lead"], n_saturated: int) -> Iterator[Finding]:
@@ -170,36 +160,12 @@ def qrs_peak_to_peak_uv(by_lead: Int16[np.ndarray, "lead time"]) -> Float64[np.n
 
     Windows of 100 ms overlap by half and count only where no sample is `MISSING_UV`.
     """
-    _, _, half_lowest, half_highest = lead_passes.extremes(by_lead, _HALF_QRS_SAMPLES)
-    return _qrs_uv(half_lowest, half_highest, by_lead.shape[1] // _HALF_QRS_SAMPLES)
+    return np.asarray(lead_passes.measure(by_lead, _LIMITS, _LIMB_CONSTRAINTS).qrs_uv)
 
 
-def _qrs_uv(
-    half_lowest: Int16[np.ndarray, "lead half"], half_highest: Int16[np.ndarray, "lead half"], n_whole: int
-) -> Float64[np.ndarray, "lead"]:
-    """`qrs_peak_to_peak_uv` from the extremes of half windows, of which the first `n_whole` are whole."""
-    n_swings, per_beat = n_whole - 1, BEAT_WINDOW_SAMPLES // _HALF_QRS_SAMPLES
-    if n_swings < 1:
-        return np.full(len(half_lowest), np.nan)
-    lowest, highest = half_lowest[:, :n_whole].astype(np.float64), half_highest[:, :n_whole].astype(np.float64)
-    lowest[lowest == MISSING_UV] = np.nan
-    swing = np.maximum(highest[:, :-1], highest[:, 1:]) - np.minimum(lowest[:, :-1], lowest[:, 1:])
-    beats = np.arange(0, max(n_swings - per_beat // 2, 1), per_beat)  # a last piece counts from half its length
-    return _medians(np.fmax.reduceat(swing[:, : beats[-1] + per_beat], beats, axis=1))
-
-
-def _medians(values: Float64[np.ndarray, "row value"]) -> Float64[np.ndarray, "row"]:
-    """Median of each row without its NaN, NaN for a row of nothing else: `np.nanmedian` in a tenth of its time."""
-    ordered, rows = np.sort(values, axis=1), np.arange(len(values))  # NaN last
-    n_known = np.count_nonzero(~np.isnan(ordered), axis=1)
-    return np.asarray((ordered[rows, np.maximum(n_known - 1, 0) // 2] + ordered[rows, n_known // 2]) / 2)
-
-
-def _amplitude(qrs_uv: Float64[np.ndarray, "usable"]) -> Iterator[Finding]:
-    qrs_mv = qrs_uv[~np.isnan(qrs_uv)] / 1000
-    if not qrs_mv.size:
+def _amplitude(middle_mv: float, largest_mv: float) -> Iterator[Finding]:
+    if math.isnan(middle_mv):
         return
-    middle_mv, largest_mv = float(_medians(qrs_mv[None])[0]), float(qrs_mv.max())
     low, high = QRS_RANGE_MV
     if low <= middle_mv <= high and largest_mv <= LARGEST_QRS_MV:
         return
@@ -210,20 +176,15 @@ def _amplitude(qrs_uv: Float64[np.ndarray, "usable"]) -> Iterator[Finding]:
     yield Finding(QualityFlag.amplitude_suspect_unit, message, middle_mv)
 
 
-def _limb_lead_algebra(limb: Int16[np.ndarray, "limb time"], usable: Bool[np.ndarray, "limb"]) -> Iterator[Finding]:
-    if not usable[:3].all():
+def _limb_lead_algebra(limb: Int16[np.ndarray, "limb time"], measures: lead_passes.Measures) -> Iterator[Finding]:
+    usable, testable = measures.usable[:6], ~np.isnan(measures.residuals_uv)
+    residuals = measures.residuals_uv[testable]
+    limit_uv = max(RESIDUAL_MIN_UV, RESIDUAL_MIN_SHARE * measures.constrained_rms_uv)
+    if not testable[0] or residuals.max() <= limit_uv:
         return
     n_together, sums, products = lead_passes.moments(limb, usable)
-    if n_together < _MIN_SAMPLES:
-        return
     means = sums / n_together  # electrodes may have offsets of their own
-    gram = products / n_together - np.outer(means, means)
-    testable = np.abs(_LIMB_CONSTRAINTS[:, ~usable]).sum(axis=1) == 0
-    constraints = _LIMB_CONSTRAINTS[testable]
-    residuals = _residuals_uv(constraints, gram)
-    limit_uv = max(RESIDUAL_MIN_UV, RESIDUAL_MIN_SHARE * float(np.sqrt(np.trace(gram) / usable.sum())))
-    if residuals.max() <= limit_uv:
-        return
+    gram, constraints = products / n_together - np.outer(means, means), _LIMB_CONSTRAINTS[testable]
     order = _likeliest_mistake(constraints, gram, float(np.sqrt((residuals**2).sum())))
     if order is not None:
         yield Finding(QualityFlag.lead_order_suspect, f"{order} would fit the other limb leads", float(residuals.max()))

@@ -22,6 +22,12 @@ def recording(seed: int) -> np.ndarray:
     return by_lead
 
 
+def _moments(by_lead: np.ndarray, chosen: np.ndarray) -> tuple[int, np.ndarray]:
+    """How many samples all chosen leads have, and every lead there, in Python's integers; others are zero."""
+    together = (by_lead[chosen] != MISSING_UV).all(axis=0)
+    return int(together.sum()), np.where(chosen[:, None], by_lead, 0)[:, together].astype(object)
+
+
 CASES = pytest.mark.parametrize("seed", range(40))
 
 
@@ -64,16 +70,53 @@ def test_runs_and_rests(seed: int) -> None:
     for value in (by_lead.max(axis=1), by_lead.min(axis=1)):
         longest = [_longest((lead == v) & ~excepted) for lead, v in zip(by_lead, value, strict=True)]
         for at_least in (1, 12, 50):
-            found = lead_passes.rests(by_lead, value, excepted, at_least)
-            np.testing.assert_array_equal(found, np.array(longest) >= at_least)
+            found = lead_passes.rests(by_lead, value, excepted, at_least, 30)
+            far = np.abs(value.astype(int)) >= 30
+            np.testing.assert_array_equal(found, far & (np.array(longest) >= at_least))
 
 
 @CASES
 def test_moments(seed: int) -> None:
     by_lead, chosen = recording(seed), np.random.default_rng(seed).random(6) < 0.8
-    together = (by_lead[chosen] != MISSING_UV).all(axis=0)
-    counted = np.where(chosen[:, None], by_lead, 0)[:, together].astype(object)  # Python's integers
+    n, counted = _moments(by_lead, chosen)
     n_together, sums, products = lead_passes.moments(by_lead, chosen)
-    assert n_together == together.sum()
+    assert n_together == n
     assert sums.tolist() == [int(lead.sum()) for lead in counted]
     assert products.tolist() == [[int((a * b).sum()) for b in counted] for a in counted]
+
+
+@CASES
+def test_residuals(seed: int) -> None:
+    by_lead, chosen = recording(seed), np.random.default_rng(seed).random(6) < 0.9
+    constraints = np.array([[1.0, -1, 1, 0, 0, 0], [0.5, 0.5, 0, 1, 0, 0]])
+    n, counted = _moments(by_lead, chosen)
+    found, rms = lead_passes.residuals(by_lead, chosen, constraints, 20)
+    if n < 20:
+        assert np.isnan(found).all()
+        return
+    about = (constraints != 0)[:, ~chosen].any(axis=1)
+    spread = (constraints @ counted.astype(float)).std(axis=1)
+    np.testing.assert_allclose(found, np.where(about, np.nan, spread), rtol=1e-6, atol=1e-3)
+    assert rms == pytest.approx(np.sqrt(counted.astype(float).var(axis=1).sum() / max(chosen.sum(), 1)), rel=1e-9)
+
+
+@CASES
+def test_swings(seed: int) -> None:
+    by_lead, half, per_beat = recording(seed), 5, 8
+    _, _, lowest, highest = lead_passes.extremes(by_lead, half)
+    n_whole = by_lead.shape[1] // half
+    found = lead_passes.qrs_swings(lowest, highest, n_whole, per_beat)
+    for lead, told in zip(by_lead, found, strict=True):
+        windows = [lead[half * k : half * (k + 2)].astype(int) for k in range(n_whole - 1)]
+        swings = [np.nan if MISSING_UV in window else np.ptp(window) for window in windows]
+        starts = range(0, max(len(swings) - per_beat // 2, 1), per_beat)
+        beats = [max((s for s in swings[start : start + per_beat] if s == s), default=np.nan) for start in starts]
+        known = [beat for beat in beats if beat == beat]
+        assert told == pytest.approx(np.median(known) if known else np.nan, nan_ok=True)
+
+
+@pytest.mark.parametrize("n", range(6))
+def test_median(n: int) -> None:
+    values = np.random.default_rng(n).normal(size=8)
+    expected = np.median(values[:n]) if n else np.nan
+    assert lead_passes.median(values, n) == pytest.approx(expected, nan_ok=True)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from tfds_builders.common import leakage
+from tfds_builders.common import leakage, report_classifier
 from tfds_builders.common.leakage import MIN_PATIENTS_PER_CLASS, age_band, gauge, leakage_of_records
 
 WORDS = ("sinus rhythm", "lvh", "atrial fibrillation", "long qt", "left axis deviation", "normal ecg")
@@ -69,8 +69,8 @@ def test_scores_of_a_fold_are_sklearns() -> None:
         object,
     )
     train, test = np.arange(120), np.arange(120, 200)
-    accuracy, majority, auroc = leakage._fold(text, label, train, test)
-    vectorizer, model = leakage._vectorizer(), leakage._classifier()
+    accuracy, majority, auroc = report_classifier._fold(text, label, train, test)
+    vectorizer, model = report_classifier._vectorizer(), report_classifier._classifier()
     model.fit(vectorizer.fit_transform(text[train]), label[train])
     features = vectorizer.transform(text[test])
     assert accuracy == accuracy_score(label[test], model.predict(features))

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from support.tiny_cohort import tiny_record
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
+from tensorflow_datasets.proto import tf_example_pb2
 
+from tfds_builders.common.example_wire import blob_feature, example, float_feature, int64_feature, map_key
 from tfds_builders.common.schema import Record, features
 
 
@@ -34,6 +36,22 @@ def test_bytes_are_those_of_tfds_in_a_fixed_order(record: Record) -> None:
     example = {field.name: getattr(record, field.name) for field in fields(record)}
     theirs = ExampleSerializer(features().get_serialized_info()).get_tf_example(features().encode_example(example))
     assert record.serialised() == theirs.SerializeToString(deterministic=True)
+
+
+def test_numbers_of_any_size_are_protobufs() -> None:
+    numbers, floats = [0, 127, 128, -1, 2**31 - 1, -(2**63)], [0.5, -0.0, 1e39, -1e300, float("inf")]
+    theirs = tf_example_pb2.Example()
+    theirs.features.feature["a"].int64_list.value.extend(numbers)
+    theirs.features.feature["b"].float_list.value.extend(floats)
+    theirs.features.feature["c"].bytes_list.value.append(b"x" * 300)
+    ours = example(
+        [
+            (map_key("a"), int64_feature(numbers)),
+            (map_key("b"), float_feature(floats)),
+            (map_key("c"), blob_feature(memoryview(b"x" * 300))),
+        ]
+    )
+    assert ours == theirs.SerializeToString(deterministic=True)
 
 
 def test_tfds_reads_back_what_was_written() -> None:

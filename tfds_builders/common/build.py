@@ -9,11 +9,8 @@ from __future__ import annotations
 
 import fcntl
 import json
-import multiprocessing
 import os
 import shutil
-import signal
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -30,6 +27,7 @@ from rich.text import Text
 from tfds_builders.common.cohort import BuildError, Cohort, Plan, Shard
 from tfds_builders.common.finalise import build_id, finalise
 from tfds_builders.common.shards import ShardFiles, ShardResult, write_json, write_shard
+from tfds_builders.common.worker import set_up_worker, start_server
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +60,10 @@ def build(
     Raises:
       BuildError: if the source is not usable, or another build stands in the place and `overwrite` is not set.
     """
-    plan, places = cohort.plan(), places_of(cohort, data_dir)
+    places = places_of(cohort, data_dir)
+    if processes(workers) and not places.folder.exists():
+        start_server(cohort)
+    plan = cohort.plan()
     if not overwrite and (standing := found_built(cohort, plan, places.folder)):
         return standing
     described = build_into(cohort, plan, places.staging, workers=workers, console=console)
@@ -213,8 +214,7 @@ def _write_in_pool(cohort: Cohort, shards: Sequence[Shard], parts: Path, workers
         yield from (write_shard(cohort, shard, parts) for shard in shards)
         return
     workers = min(workers, len(shards))
-    spawn = multiprocessing.get_context("spawn")  # fork is not safe beside JAX's threads
-    with ProcessPoolExecutor(workers, mp_context=spawn, initializer=_set_up_worker) as pool:
+    with ProcessPoolExecutor(workers, mp_context=start_server(cohort), initializer=set_up_worker) as pool:
         todo = iter(shards)
         running: set[Future[ShardResult]] = set()
         try:
@@ -228,23 +228,6 @@ def _write_in_pool(cohort: Cohort, shards: Sequence[Shard], parts: Path, workers
                 yield from (future.result() for future in done)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _set_up_worker() -> None:
-    """Ctrl-C reaches the parent, which lets running shards end; one thread per worker, as there is one per CPU."""
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    threadpool_limits(1)
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work for ever, and write beside the build that goes on."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 class _RateColumn(ProgressColumn):

@@ -13,24 +13,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Bool, Float, Int
-from scipy.sparse import csr_matrix
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.multiclass import OneVsRestClassifier
+from jaxtyping import Bool, Int
 
-FOLDS = 5
 MIN_PATIENTS_PER_CLASS = 30
 """A class with fewer is left out, and a question with fewer than two classes is not answered (our choice): a fold then
 has about six patients of it, below which an AUROC is noise."""
 MAX_REPORTS = 20_000
 """More are drawn down to this, by patient: the gauge is then exact to about a percent and takes seconds
 (10,653 reports of PTB-XL: 5 s a question on one core)."""
-_TELLING = 8
-_MIN_PATIENTS_PER_TERM = 10
-"""A term of fewer patients is never shown: cards of cohorts that are not open suppress counts under ten."""
 _AGE_BANDS = ((18, "0-17"), (40, "18-39"), (60, "40-59"), (80, "60-79"), (np.inf, "80 and over"))
 
 
@@ -95,8 +85,9 @@ def gauge(
     if len(classes) < 2:
         found = f"{len(classes)} classes with at least {MIN_PATIENTS_PER_CLASS} patients; two are needed"
         return replace(gauged, too_few=found)
-    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed)
-    scores = np.asarray([_fold(text, label, train, test) for train, test in folds.split(text, label, group)])
+    from tfds_builders.common.report_classifier import cross_validated, telling_terms
+
+    scores = cross_validated(text, label, group, seed)
     accuracy, accuracy_majority, auroc = np.nanmean(scores, axis=0).tolist()
     return replace(
         gauged,
@@ -104,7 +95,7 @@ def gauge(
         accuracy_majority=accuracy_majority,
         auroc=auroc,
         auroc_sd=float(np.nanstd(scores[:, 2], ddof=1)),
-        telling=_telling_terms(text, label, group),
+        telling=telling_terms(text, label, group),
     )
 
 
@@ -128,49 +119,3 @@ def _drawn(
     reports = np.bincount(rank[usable], minlength=len(groups) + 1)
     last = int(np.searchsorted(np.cumsum(reports), MAX_REPORTS, side="right"))
     return np.asarray(usable & (rank < max(last, 1)), bool)
-
-
-def _fold(
-    text: np.ndarray, label: np.ndarray, train: Int[np.ndarray, " train"], test: Int[np.ndarray, " test"]
-) -> tuple[float, float, float]:
-    """Accuracy, that of the majority class, and AUROC in one fold."""
-    vectorizer, model = _vectorizer(), _classifier()
-    model.fit(vectorizer.fit_transform(text[train]), label[train])
-    probability = model.predict_proba(vectorizer.transform(text[test]))
-    classes, counts = np.unique(label[train], return_counts=True)
-    accuracy = np.mean(model.classes_[probability.argmax(axis=1)] == label[test])
-    return (
-        float(accuracy),
-        float(np.mean(label[test] == classes[counts.argmax()])),
-        _auroc(label[test], probability, model.classes_),
-    )
-
-
-def _auroc(label: np.ndarray, probability: Float[np.ndarray, "test classes"], classes: np.ndarray) -> float:
-    """Mean over the classes that this fold has and lacks."""
-    truth = label[:, None] == classes[None, :]
-    told = [k for k in range(len(classes)) if 0 < truth[:, k].sum() < len(label)]
-    return float(np.mean([roc_auc_score(truth[:, k], probability[:, k]) for k in told])) if told else float("nan")
-
-
-def _telling_terms(text: np.ndarray, label: np.ndarray, group: Int[np.ndarray, " texts"]) -> tuple[str, ...]:
-    vectorizer, model = _vectorizer(), _classifier()
-    model.fit(vectorizer.fit_transform(text), label)
-    weights = np.concatenate([one.coef_ for one in model.estimators_])
-    present: csr_matrix = vectorizer.transform(text).sign()
-    by_patient = np.asarray(
-        csr_matrix((np.ones(len(group)), (group, np.arange(len(group))))).dot(present).sign().sum(0)
-    )
-    shown = np.where(by_patient.ravel() >= _MIN_PATIENTS_PER_TERM, np.abs(weights).max(axis=0), 0.0)
-    strongest = np.argsort(-shown, kind="stable")[:_TELLING]
-    return tuple(str(vectorizer.get_feature_names_out()[k]) for k in strongest if shown[k] > 0)
-
-
-def _vectorizer() -> TfidfVectorizer:
-    # Every run of non-blanks is a word: punctuation and abbreviations are a hospital's habits.
-    return TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"\S+", sublinear_tf=True, max_features=20_000)
-
-
-def _classifier() -> OneVsRestClassifier:
-    # liblinear: on sparse words a hundred times as fast as the default solver.
-    return OneVsRestClassifier(LogisticRegression(C=10.0, solver="liblinear"))

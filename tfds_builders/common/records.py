@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from operator import attrgetter
+from typing import Final, NamedTuple
 
 from ecgclip_jax.signal.storage import StoredECG
 from ecgclip_jax.spec.signal import STORED_RATE_HZ, STORED_SAMPLES
@@ -25,6 +28,11 @@ class Clinical:
     weight_kg: float | None = None
     follow_up_years: float | None = None
     event_observed: float | None = None
+
+
+_CLINICAL_NAMES: Final = tuple(field.name for field in fields(Clinical))
+_clinical_values = attrgetter(*_CLINICAL_NAMES)
+_UNKNOWN: Final = float("nan")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +77,22 @@ class RowKey:
     split: str
 
 
+class _Report(NamedTuple):
+    """What the text of a report tells."""
+
+    clean: str
+    language: str
+    flags: tuple[str, ...]
+
+
+@lru_cache(maxsize=2**14)
+def _report(raw: str | None, cleaning: CleaningStyle) -> _Report:
+    """Kept for reports seen before: carts write the same few sentences again and again."""
+    if raw is None:
+        return _Report("", guess_language(""), ())
+    return _Report(clean_report(raw, cleaning) if raw else "", guess_language(raw), report_flags(raw))
+
+
 def make_record(
     stored: StoredECG,
     key: RowKey,
@@ -79,6 +103,7 @@ def make_record(
     marks: Sequence[tuple[Annotation, int]] = (),
 ) -> Record:
     """The record of one window; `source_row` is the source's own row as JSON, `marks` are those of `by_window`."""
+    report = _report(described.report, report_cleaning)
     return Record(
         ecg_uv=stored.ecg_uv,
         record_id=key.record_id,
@@ -89,10 +114,10 @@ def make_record(
         age_years=_number(described.age_years),
         age_censored=described.age_censored,
         sex=described.sex,
-        **{name: _number(value) for name, value in asdict(described.clinical).items()},
+        **dict(zip(_CLINICAL_NAMES, map(_number, _clinical_values(described.clinical)), strict=True)),
         report_raw=described.report or "",
-        report_clean=clean_report(described.report, report_cleaning) if described.report else "",
-        report_language=guess_language(described.report or ""),
+        report_clean=report.clean,
+        report_language=report.language,
         label_vocabulary=label_vocabulary,
         label_codes=tuple(code for code, _ in described.labels),
         label_values=tuple(value for _, value in described.labels),
@@ -116,12 +141,14 @@ def make_record(
     )
 
 
-def audit_reasons(key: RowKey, described: Described, windows: Iterable[StoredECG]) -> tuple[str, ...]:
-    """Everything to know about a kept recording, each reason once."""
+def audit_reasons(
+    key: RowKey, described: Described, windows: Iterable[StoredECG], report_cleaning: CleaningStyle = "plain"
+) -> tuple[str, ...]:
+    """Everything to know about a kept recording, each reason once; `report_cleaning` is that of its records."""
     patient = () if key.patient_id else (BuildReason.patient_unknown.value,)
     flags = (flag for window in windows for flag in window.quality_flags)
-    report = () if described.report is None else report_flags(described.report)
-    return tuple(dict.fromkeys((*described.reasons, *patient, *report, *flags)))
+    report = _report(described.report, report_cleaning)
+    return tuple(dict.fromkeys((*described.reasons, *patient, *report.flags, *flags)))
 
 
 def by_window(annotations: Iterable[Annotation]) -> dict[int, list[tuple[Annotation, int]]]:
@@ -134,4 +161,4 @@ def by_window(annotations: Iterable[Annotation]) -> dict[int, list[tuple[Annotat
 
 
 def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
+    return _UNKNOWN if value is None else value

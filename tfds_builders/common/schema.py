@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from functools import cache
+from functools import cache, lru_cache
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -13,6 +14,16 @@ import pyarrow as pa
 from jaxtyping import Bool, Int16
 
 from ecgclip_jax.spec.signal import LEADS_12, STORED_LEADS, STORED_SAMPLES
+from tfds_builders.common.example_wire import (
+    Feature,
+    blob_feature,
+    bytes_feature,
+    example,
+    float_feature,
+    int64_feature,
+    map_key,
+    protobuf_order,
+)
 
 SCHEMA_VERSION = "1.2.0"
 """1.1.0 added risk factors and follow-up, 1.2.0 measurements and annotations; the reading side takes what an older
@@ -21,33 +32,34 @@ Sex = Literal["female", "male", "unknown"]
 LEAD_COUNT = len(LEADS_12)
 
 
-def _put_texts(feature: Any, values: Iterable[str]) -> None:
-    feature.bytes_list.SetInParent()  # an empty list is a list, too
-    feature.bytes_list.value.extend([value.encode() for value in values])
-
-
-def _put_numbers(feature: Any, values: Iterable[float]) -> None:
-    feature.float_list.SetInParent()
-    feature.float_list.value.extend(values)
-
-
-def _put_integers(feature: Any, values: Iterable[int]) -> None:
-    feature.int64_list.SetInParent()
-    feature.int64_list.value.extend([int(value) for value in values])
-
-
-def _one(put: Callable[[Any, Iterable[Any]], None]) -> Callable[[Any, Any], None]:
-    return lambda feature, value: put(feature, (value,))
-
-
 @dataclass(frozen=True, slots=True)
 class _Kind:
     """One storage kind: its TFDS feature (made late: TFDS imports slowly), its Arrow type (None: not in Parquet), and
-    how a value is put into a `tf.train.Feature`."""
+    how a value is written as a `tf.train.Feature`."""
 
     feature: Callable[[Any, str], Any]
     arrow: pa.DataType | None
-    put: Callable[[Any, Any], None]
+    encode: Callable[[Any], Feature]
+
+
+def _encode_text(value: str) -> Feature:
+    return bytes_feature((value.encode(),))
+
+
+def _encode_texts(values: Sequence[str]) -> Feature:
+    return bytes_feature([value.encode() for value in values])
+
+
+_UNKNOWN_NUMBER = float_feature((float("nan"),))
+
+
+def _encode_number(value: float) -> Feature:
+    return float_feature((value,)) if value == value else _UNKNOWN_NUMBER  # most numbers of most cohorts are NaN
+
+
+@lru_cache(maxsize=1024)
+def _encode_integer(value: int) -> Feature:
+    return int64_feature((value,))
 
 
 _KINDS: Mapping[str, _Kind] = MappingProxyType(
@@ -58,19 +70,19 @@ _KINDS: Mapping[str, _Kind] = MappingProxyType(
                 shape=(STORED_SAMPLES, len(STORED_LEADS)), dtype=np.int16, encoding="bytes", doc=doc
             ),
             None,
-            lambda feature, value: feature.bytes_list.value.append(value.tobytes()),
+            lambda value: blob_feature(value.data),
         ),
-        "text": _Kind(lambda f, doc: f.Text(doc=doc), pa.string(), _one(_put_texts)),
-        "int": _Kind(lambda f, doc: f.Scalar(np.int32, doc=doc), pa.int32(), _one(_put_integers)),
-        "float": _Kind(lambda f, doc: f.Scalar(np.float32, doc=doc), pa.float32(), _one(_put_numbers)),
-        "bool": _Kind(lambda f, doc: f.Scalar(np.bool_, doc=doc), pa.bool_(), _one(_put_integers)),
-        "texts": _Kind(lambda f, doc: f.Sequence(f.Text(), doc=doc), pa.list_(pa.string()), _put_texts),
-        "floats": _Kind(lambda f, doc: f.Sequence(np.float32, doc=doc), pa.list_(pa.float32()), _put_numbers),
-        "ints": _Kind(lambda f, doc: f.Sequence(np.int32, doc=doc), pa.list_(pa.int32()), _put_integers),
+        "text": _Kind(lambda f, doc: f.Text(doc=doc), pa.string(), _encode_text),
+        "int": _Kind(lambda f, doc: f.Scalar(np.int32, doc=doc), pa.int32(), _encode_integer),
+        "float": _Kind(lambda f, doc: f.Scalar(np.float32, doc=doc), pa.float32(), _encode_number),
+        "bool": _Kind(lambda f, doc: f.Scalar(np.bool_, doc=doc), pa.bool_(), _encode_integer),
+        "texts": _Kind(lambda f, doc: f.Sequence(f.Text(), doc=doc), pa.list_(pa.string()), _encode_texts),
+        "floats": _Kind(lambda f, doc: f.Sequence(np.float32, doc=doc), pa.list_(pa.float32()), float_feature),
+        "ints": _Kind(lambda f, doc: f.Sequence(np.int32, doc=doc), pa.list_(pa.int32()), int64_feature),
         "leads": _Kind(
             lambda f, doc: f.Tensor(shape=(LEAD_COUNT,), dtype=np.bool_, doc=doc),
             pa.list_(pa.bool_(), LEAD_COUNT),
-            _put_integers,
+            lambda value: int64_feature(value.tolist()),
         ),
     }
 )
@@ -155,22 +167,30 @@ class Record:
     source_row: str = field(metadata=_column("text", "The cohort's own metadata row as JSON, verbatim."))
 
     def serialised(self) -> bytes:
-        """The `tf.train.Example` that TFDS would make, in an order of its fields that no process changes.
+        """The `tf.train.Example` that TFDS would make, its fields ordered by name.
 
         TFDS's own serialiser writes them as protobuf's hash map has them, and takes a third of a build's time.
         """
-        from tensorflow_datasets.proto import tf_example_pb2
-
-        example = tf_example_pb2.Example()
-        for f in fields(self):
-            _kind(f).put(example.features.feature[f.name], getattr(self, f.name))
-        serialised: bytes = example.SerializeToString(deterministic=True)
-        return serialised
+        values = _values_by_name(self)
+        return example([(key, encode(value)) for (key, encode), value in zip(_encoders(), values, strict=True)])
 
     def row(self) -> dict[str, Any]:
         """The record without its waveform: one row of `records-<split>.parquet`."""
         row = {f.name: getattr(self, f.name) for f in _parquet_fields()}
         return row | {"lead_present": self.lead_present.tolist()}
+
+
+def _fields_by_name() -> list[Field[Any]]:
+    return sorted(fields(Record), key=lambda f: protobuf_order(f.name))
+
+
+_values_by_name = attrgetter(*(f.name for f in _fields_by_name()))
+
+
+@cache
+def _encoders() -> tuple[tuple[bytes, Callable[[Any], Feature]], ...]:
+    """How the map of features begins each field's entry, and how its value is written, in the order of the names."""
+    return tuple((map_key(f.name), _kind(f).encode) for f in _fields_by_name())
 
 
 def _kind(of: Field[Any]) -> _Kind:

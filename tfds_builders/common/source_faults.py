@@ -6,6 +6,7 @@ have misprinted is a suspicion: the record keeps its values and carries the reas
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
@@ -64,13 +65,15 @@ def suspected_gain(record: ECGRecord) -> tuple[str, ...]:
     return (BuildReason.gain_misprinted.value,) if known else ()
 
 
-def measurement(cell: str, limits: tuple[float, float] = (-np.inf, np.inf)) -> float | None:
+def measurement(cell: str, limits: tuple[float, float] = (-math.inf, math.inf)) -> float | None:
     """A machine's number; None for an empty cell, for what stands for "not measured", for words and beyond `limits`."""
+    if not cell:  # most cells of most tables of measurements: an exception costs a microsecond
+        return None
     try:
         number = float(cell)
     except ValueError:
         return None
-    usable = np.isfinite(number) and number not in MISSING_MEASUREMENTS and limits[0] <= number <= limits[1]
+    usable = math.isfinite(number) and number not in MISSING_MEASUREMENTS and limits[0] <= number <= limits[1]
     return number if usable else None
 
 

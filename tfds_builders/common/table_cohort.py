@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -101,7 +102,7 @@ class TableCohort(Cohort):
         Raises:
           ECGReadError: if it cannot be read.
         """
-        return read_ecg(self.source / self.path(row), root=self.source)
+        return read_ecg(os.path.join(self.source, self.path(row)), root=self.source)
 
     def check(self, record: ECGRecord) -> None:
         """Compares what was read with what the cohort promises of every file.
@@ -167,7 +168,9 @@ class TableCohort(Cohort):
             codes.setdefault(person(key.record_id, key.patient_id), set()).update(self.strata(row))
         made = stratified_splits(codes, self.stratify, self.split_seed)
         split_of = made.split_of
-        return [replace(key, split=split_of[person(key.record_id, key.patient_id)]) for key in keys], made.rule
+        return [
+            RowKey(key.record_id, key.patient_id, split_of[person(key.record_id, key.patient_id)]) for key in keys
+        ], made.rule
 
     def _sort_into_splits(
         self, metadata: MetadataTable, keys: Sequence[RowKey]
@@ -202,11 +205,12 @@ class TableCohort(Cohort):
 
     def convert(self, shard: Shard) -> Iterator[SourceOutcome]:
         """See `Cohort.convert`."""
+        vocabulary = self.facts.label_vocabulary
         for row in shard.payload.to_pylist():
             number = row.pop(ROW_NUMBER)
-            yield self._convert_row(number, shard.split, row)
+            yield self._convert_row(number, shard.split, row, vocabulary)
 
-    def _convert_row(self, number: int, split: str, row: Row) -> SourceOutcome:
+    def _convert_row(self, number: int, split: str, row: Row, vocabulary: str) -> SourceOutcome:
         key = self.key(row)
         try:
             described, record = self.describe(row), self.read(row)
@@ -219,14 +223,14 @@ class TableCohort(Cohort):
         except Exception as error:  # one ECG that trips a library must not end the build of a million
             message = f"{type(error).__name__}: {error}"
             return self._refused(number, key.record_id, split, BuildReason.conversion_failed, message)
-        source_row, vocabulary = json.dumps(row, ensure_ascii=False), self.facts.label_vocabulary
+        source_row = json.dumps(row, ensure_ascii=False)
         records = tuple(
             make_record(
                 window, key, described, vocabulary, source_row, self.report_cleaning, marks.get(window.window_index, ())
             )
             for window in windows
         )
-        reasons = (*audit_reasons(key, described, windows), *suspected_gain(record), *cut)
+        reasons = (*audit_reasons(key, described, windows, self.report_cleaning), *suspected_gain(record), *cut)
         return SourceOutcome(number, key.record_id, split, records, reasons)
 
     def _refused(self, number: int, record_id: str, split: str, reason: str, message: str) -> SourceOutcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from tfds_builders.common.cohort import OFFICIAL, CohortFacts, SplitRule
 from tfds_builders.common.metadata import MetadataTable
 from tfds_builders.common.records import Described, RowKey
 from tfds_builders.common.schema import Sex
-from tfds_builders.common.source_faults import measurement
+from tfds_builders.common.source_faults import measured, measurement
 from tfds_builders.common.sources import given_folder
 from tfds_builders.common.splits import SHARES_TO_TRAIN_ON
 from tfds_builders.common.stated import plausible_age, stated_codes
@@ -47,6 +48,13 @@ _CENSORED_ANCHOR_AGE, _CENSORED_AGE_YEARS = 91, 90.0
 _BAND = re.compile(r"\s*([\d.]+)\s*-\s*([\d.]+)\s*Hz", re.IGNORECASE)
 _NOTCH = re.compile(r"\b(50|60)\s*Hz\s+notch", re.IGNORECASE)
 _ABSENT = ("", "nan", "none")
+_MEASURED = {
+    **{name: f"{name}_ms" for name in tables.INTERVALS},
+    **{name: f"{name}_deg" for name in tables.AXES},
+    "echo_lvef": "lvef_percent",
+    "echo_gap_days": "echo_gap_days",
+}
+"""Column → what it is called in a record, with its unit."""
 
 
 @dataclass(frozen=True)
@@ -103,10 +111,10 @@ class MimicIvEcg(TableCohort):
     def path(self, row: Row) -> str:
         """The record in the layout of 1.0 (`files/pNNNN/pSUBJECT/…`) or of the demo (`files/pSUBJECT/…`)."""
         stated = row["path"].strip()
-        if (self.source / f"{stated}.hea").exists():
+        if os.path.exists(os.path.join(self.source, f"{stated}.hea")):
             return stated
         other = _other_layout(stated)
-        return other if (self.source / f"{other}.hea").exists() else stated
+        return other if os.path.exists(os.path.join(self.source, f"{other}.hea")) else stated
 
     def read(self, row: Row) -> ECGRecord:
         """The recording, with the band that the cart states."""
@@ -180,10 +188,7 @@ def _age(row: Row) -> tuple[float | None, bool, tuple[str, ...]]:
 
 def _measurements(row: Row) -> tuple[tuple[str, float], ...]:
     """What the machine and an echocardiogram near the ECG measured; 29999 and empty cells are left out."""
-    columns = {name: f"{name}_ms" for name in tables.INTERVALS} | {name: f"{name}_deg" for name in tables.AXES}
-    columns |= {"echo_lvef": "lvef_percent", "echo_gap_days": "echo_gap_days"}
-    values = ((name, measurement(row.get(column, ""))) for column, name in columns.items())
-    return tuple((name, value) for name, value in values if value is not None)
+    return measured((name, row.get(column, "")) for column, name in _MEASURED.items())
 
 
 def _icd_codes(cell: str) -> tuple[tuple[str, float], ...]:
