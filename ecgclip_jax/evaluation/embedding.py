@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -22,6 +23,9 @@ from ecgclip_jax.evaluation.trivial import TRIVIAL_FEATURES, trivial_features
 from ecgclip_jax.spec.experiment import Experiment
 
 READ_AT_A_TIME = 256
+CHUNK = 4096
+"""ECGs after which a pass that is stopped need not begin again."""
+_OUTPUTS = ("embedding", "features")
 _FORMAT = 1
 
 
@@ -104,6 +108,12 @@ class Store:
             part.replace(self.folder / f"{name}.npz")
         return arrays
 
+    def forget_chunks(self, names: Iterable[str]) -> None:
+        """Removes the chunks that became whole arrays."""
+        for name in names:
+            for chunk in [] if self.folder is None else self.folder.glob(f"{name}.chunk*.npz"):
+                chunk.unlink()
+
 
 def array_key(*parts: object) -> str:
     """SHA-256 (16 hex digits) of what kept arrays depend on."""
@@ -143,28 +153,82 @@ def embed_split(
     trivial = store.read(trivial_name, trivial_key, ("features",))
     missing = [n for n in models if kept[n] is None]
     if missing or trivial is None:
-        outputs: dict[str, list[EcgArrays]] = {n: [] for n in missing}
-        plain: list[np.ndarray] = []
-        for start in range(0, len(rows), READ_AT_A_TIME):
-            chunk = rows[start : start + READ_AT_A_TIME]
-            facts = split.table.take(pa.array(chunk))
-            ecg_uv = split.read_ecg(chunk.tolist())
-            for name in missing:
-                outputs[name].append(_encode(models[name], ecg_uv, facts, batch))
-            plain.append(trivial_features(ecg_uv, _floats(facts, "age_years"), facts.column("sex").to_pylist()))
-            advance(len(chunk))
-        trivial = store.keep(trivial_name, trivial_key, {"features": np.concatenate(plain)})
+        wanted = {names[n]: (keys[n], _OUTPUTS) for n in missing} | {trivial_name: (trivial_key, ("features",))}
+        chosen = {names[n]: models[n] for n in missing}
+        done = _in_chunks(split, rows, wanted, chosen, trivial_name, store, advance, batch)
+        trivial = store.keep(trivial_name, trivial_key, done[trivial_name])
         for name in missing:
-            arrays = {
-                part: np.concatenate([getattr(o, part) for o in outputs[name]]) for part in ("embedding", "features")
-            }
-            kept[name] = store.keep(names[name], keys[name], arrays)
+            kept[name] = store.keep(names[name], keys[name], done[names[name]])
+        store.forget_chunks(wanted)
     else:
         advance(len(rows))
     return {n: EcgArrays(**arrays) for n, arrays in kept.items() if arrays is not None}, trivial["features"]
 
 
-def _encode(model: Model, ecg_uv: Int16[np.ndarray, "records time lead"], facts: pa.Table, batch: int) -> EcgArrays:
+def _in_chunks(
+    split: CohortSplit,
+    rows: Int[np.ndarray, "records"],
+    wanted: Mapping[str, tuple[str, tuple[str, ...]]],
+    models: Mapping[str, Model],
+    trivial_name: str,
+    store: Store,
+    advance: Callable[[int], None],
+    batch: int,
+) -> dict[str, dict[str, np.ndarray]]:
+    """Arrays of each of `wanted` (name → key, arrays), in one pass; a chunk that an earlier pass kept is not read."""
+    joined: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in wanted}
+    for number, start in enumerate(range(0, len(rows), CHUNK)):
+        chunk = rows[start : start + CHUNK]
+        before = {n: store.read(_chunk(n, number), key, arrays) for n, (key, arrays) in wanted.items()}
+        found = {name: arrays for name, arrays in before.items() if arrays is not None}
+        if len(found) < len(wanted):
+            parts: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in wanted}
+            for facts, ecg_uv in read_ahead(split, chunk, READ_AT_A_TIME):
+                for name, model in models.items():
+                    parts[name].append(vars(encode(model, ecg_uv, facts, batch)))
+                age, sex = _floats(facts, "age_years"), facts.column("sex").to_pylist()
+                parts[trivial_name].append({"features": trivial_features(ecg_uv, age, sex)})
+                advance(len(ecg_uv))
+            found = {name: _joined(arrays) for name, arrays in parts.items()}
+            if len(rows) > CHUNK:
+                for name, arrays in found.items():
+                    store.keep(_chunk(name, number), wanted[name][0], arrays)
+        else:
+            advance(len(chunk))
+        for name, arrays in found.items():
+            joined[name].append(arrays)
+    return {name: _joined(parts) for name, parts in joined.items()}
+
+
+def _joined(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _chunk(name: str, number: int) -> str:
+    return f"{name}.chunk{number:05d}"
+
+
+def read_ahead(
+    split: CohortSplit, rows: Int[np.ndarray, "records"], size: int
+) -> Generator[tuple[pa.Table, Int16[np.ndarray, "records time lead"]], None, None]:
+    """Facts and waveforms of `size` rows at a time; the next ones are read while the consumer works on the last."""
+
+    def read(start: int) -> tuple[pa.Table, Int16[np.ndarray, "records time lead"]]:
+        chunk = rows[start : start + size]
+        return split.table.take(pa.array(chunk)), split.read_ecg(chunk.tolist())
+
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(read, 0) if len(rows) else None
+        for start in range(size, len(rows) + size, size):
+            assert ahead is not None
+            here = ahead.result()
+            if start < len(rows):
+                ahead = reader.submit(read, start)
+            yield here
+
+
+def encode(model: Model, ecg_uv: Int16[np.ndarray, "records time lead"], facts: pa.Table, batch: int) -> EcgArrays:
+    """Outputs of a model for some records of a split."""
     encoded = model.encode_ecg(ecg_uv, _floats(facts, "mains_hz"), batch)
     return EcgArrays(np.asarray(encoded.embedding, np.float32), np.asarray(encoded.features, np.float32))
 
