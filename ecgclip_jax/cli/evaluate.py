@@ -10,9 +10,9 @@ import tyro
 from pydantic import ValidationError
 from rich.console import Console
 
-from ecgclip_jax.cli.options import default_data_dir, parse
+from ecgclip_jax.cli.options import default_data_dir, parse, source_of
 from ecgclip_jax.spec.errors import UserError
-from ecgclip_jax.spec.experiment import EvaluationSpec, Source
+from ecgclip_jax.spec.experiment import EvaluationSpec
 from ecgclip_jax.spec.files import explain
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def evaluate_run(arguments: EvaluateArguments, console: Console) -> Results:
 def _evaluation_spec(spec: EvaluationSpec, arguments: EvaluateArguments) -> EvaluationSpec:
     changes: dict[str, object] = {}
     if arguments.test:
-        changes["test"] = tuple(_source(word) for word in arguments.test)
+        changes["test"] = tuple(source_of(word, "--test") for word in arguments.test)
     if arguments.prompt_language:
         changes["prompt_language"] = arguments.prompt_language
     if arguments.replicates is not None:
@@ -116,10 +116,3 @@ def _evaluation_spec(spec: EvaluationSpec, arguments: EvaluateArguments) -> Eval
         return spec.replace(changes)
     except ValidationError as error:
         raise UserError(explain(error, "evaluation")) from error
-
-
-def _source(word: str) -> Source:
-    cohort, separator, split = word.partition("/")
-    if not separator or not cohort or not split:
-        raise UserError(f"--test takes COHORT/SPLIT, for example ptb_xl/test; found {word!r}")
-    return Source(cohort=cohort, split=split)

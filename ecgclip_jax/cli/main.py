@@ -19,6 +19,7 @@ COMMANDS = {
     "train": "pre-train an experiment file; resumes where it stopped",
     "evaluate": "turn a run into a results table and a report",
     "compare": "two evaluated runs, paired on the same test records",
+    "calibrate": "thresholds and temperature of a run, refitted on local records",
     "embed": "every ECG of a cohort through a run's model, into arrays for other tools",
     "show": "the resolved experiment: every value, its variants, its fingerprint",
     "compile": "the training step compiled for a TPU, GPU or CPU target: memory, bytes, collectives, bounds",

@@ -9,6 +9,9 @@ from typing import TypeVar
 
 import tyro
 
+from ecgclip_jax.spec.errors import UserError
+from ecgclip_jax.spec.experiment import Source
+
 Arguments = TypeVar("Arguments")
 
 
@@ -25,3 +28,15 @@ def parse(arguments: type[Arguments], words: Sequence[str], command: str) -> Arg
 def parse_with_overrides(arguments: type[Arguments], words: Sequence[str], command: str) -> tuple[Arguments, list[str]]:
     """The command's own arguments, and the rest: dotted overrides of the experiment."""
     return tyro.cli(arguments, args=list(words), prog=f"ecgclip {command}", return_unknown_args=True)
+
+
+def source_of(word: str, option: str) -> Source:
+    """A cohort's split from `COHORT/SPLIT`.
+
+    Raises:
+        UserError: another form.
+    """
+    cohort, separator, split = word.partition("/")
+    if not separator or not cohort or not split:
+        raise UserError(f"{option} takes COHORT/SPLIT, for example ptb_xl/test; found {word!r}")
+    return Source(cohort=cohort, split=split)

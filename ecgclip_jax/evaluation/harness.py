@@ -41,6 +41,7 @@ from ecgclip_jax.evaluation.retrieval_rows import retrieval_rows
 from ecgclip_jax.evaluation.scored import Arm, Scored, TestSplit
 from ecgclip_jax.evaluation.scoring import ranking_rows
 from ecgclip_jax.evaluation.selection import Overlapping, choose_rows, require_disjoint
+from ecgclip_jax.evaluation.stored_probe import save_probe
 from ecgclip_jax.evaluation.tasks import (
     LABEL_SETTING,
     EvaluationError,
@@ -148,6 +149,8 @@ def evaluate(
         probes = _fit_probes(splits["train"], splits["validation"], arms, run)
         points = fit_operating_points([(s.labels, _probe_scores(s, probes, arms)) for s in splits["validation"]])
         save_operating_points(points, folder)
+        if PRETRAINED in probes:
+            save_probe(folder, probes[PRETRAINED][0], concepts, model.fingerprint)
     with run.stage("zero-shot prompts"):
         vectors = {
             name: prompt_matrix(concepts, prompts.prompts, lambda texts, m=m: np.asarray(m.encode_text(texts)))

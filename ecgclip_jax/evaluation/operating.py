@@ -53,8 +53,13 @@ class OperatingPoints:
     """Per concept, on logits before the temperature."""
 
 
-def fit_operating_points(validation: Sequence[tuple[Labels, Sequence[Scored]]]) -> dict[str, OperatingPoints]:
-    """Points of every arm from its probe's scores on the validation splits; never sees a test split."""
+def fit_operating_points(
+    validation: Sequence[tuple[Labels, Sequence[Scored]]], rule: Rule = RULE, target: float = 0.9
+) -> dict[str, OperatingPoints]:
+    """Points of every arm from its probe's scores on the validation splits; never sees a test split.
+
+    `rule` and its `target` are those of `fit_threshold`.
+    """
     if not validation:
         return {}
     concepts = validation[0][0].concepts
@@ -66,7 +71,7 @@ def fit_operating_points(validation: Sequence[tuple[Labels, Sequence[Scored]]]) 
         scores = np.concatenate([scored[index].scores for _, scored in validation]).astype(np.float64)
         usable = known & np.isfinite(scores)
         thresholds = {
-            concept: fit_threshold(positive[rows, label], scores[rows, label], RULE)
+            concept: fit_threshold(positive[rows, label], scores[rows, label], rule, target)
             for label, (concept, rows) in enumerate(zip(concepts, usable.T, strict=True))
         }
         defined = {concept: t for concept, t in thresholds.items() if math.isfinite(t)}
@@ -74,10 +79,16 @@ def fit_operating_points(validation: Sequence[tuple[Labels, Sequence[Scored]]]) 
     return points
 
 
-def save_operating_points(points: Mapping[str, OperatingPoints], folder: Path) -> Path:
-    """Write `operating_points.json`: per model the temperature, and per concept the threshold."""
+def save_operating_points(
+    points: Mapping[str, OperatingPoints], folder: Path, name: str = FILE, facts: Mapping[str, object] | None = None
+) -> Path:
+    """Write `operating_points.json`: the rule, per model the temperature, and per concept the threshold.
+
+    `facts` stand beside them, and tell another rule.
+    """
     content = {
         "rule": RULE,
+        **(facts or {}),
         "models": {
             name: {
                 "temperature": p.temperature if math.isfinite(p.temperature) else None,
@@ -87,7 +98,7 @@ def save_operating_points(points: Mapping[str, OperatingPoints], folder: Path) -
         },
     }
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / FILE
+    path = folder / name
     path.with_suffix(".part").write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
     path.with_suffix(".part").replace(path)
     return path

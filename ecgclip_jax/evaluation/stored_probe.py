@@ -1,0 +1,80 @@
+"""The linear probe of a run, kept as plain arrays, so that other records can be scored with it later."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from ecgclip_jax.evaluation.protocols.linear_probe import LinearProbe
+from ecgclip_jax.evaluation.protocols.logistic import Rotation
+from ecgclip_jax.evaluation.tasks import EvaluationError
+
+FILE: Final = "probe.npz"
+_ARRAYS: Final = ("mean", "axes", "variance", "weight", "bias", "fitted", "concepts", "model_fingerprint")
+
+
+@dataclass(frozen=True)
+class StoredProbe:
+    """What scoring needs of a fitted probe."""
+
+    concepts: tuple[str, ...]
+    rotation: Rotation
+    weight: Float[np.ndarray, "axes labels"]
+    bias: Float[np.ndarray, "labels"]
+    fitted: Bool[np.ndarray, "labels"]
+
+    def scores(self, features: Float[np.ndarray, "records width"]) -> Float[np.ndarray, "records labels"]:
+        """Logits, float32, as `LinearProbe.scores`."""
+        logits = self.rotation.apply(features) @ self.weight + self.bias
+        return np.where(self.fitted, logits, np.float32(np.nan))
+
+
+def save_probe(folder: Path, probe: LinearProbe, concepts: Sequence[str], model_fingerprint: str) -> Path:
+    """Writes `probe.npz`; a broken write never replaces a good file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / FILE
+    with path.with_suffix(".part").open("wb") as file:
+        np.savez(
+            file,
+            mean=probe.rotation.mean,
+            axes=probe.rotation.axes,
+            variance=probe.rotation.variance,
+            weight=probe.weight,
+            bias=probe.bias,
+            fitted=probe.fitted,
+            concepts=np.array(concepts),
+            model_fingerprint=np.array(model_fingerprint),
+        )
+    path.with_suffix(".part").replace(path)
+    return path
+
+
+def load_probe(folder: Path, model_fingerprint: str) -> StoredProbe:
+    """The probe of a run's evaluation, fitted on the features of exactly this model.
+
+    Raises:
+        EvaluationError: none there, a damaged file, or the probe of another model.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise EvaluationError(
+            f"expected the stored probe {path}; run `ecgclip evaluate` first, which fits and keeps it"
+        )
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            found = {name: kept[name] for name in _ARRAYS}
+    except (OSError, ValueError, KeyError) as error:
+        raise EvaluationError(f"{path} is damaged ({error}); run `ecgclip evaluate` again") from error
+    if (fitted_on := str(found["model_fingerprint"])) != model_fingerprint:
+        raise EvaluationError(
+            f"{path} was fitted on model {fitted_on}, and this checkpoint is {model_fingerprint}; evaluate it, or name "
+            "the --step that was evaluated"
+        )
+    rotation = Rotation(found["mean"], found["axes"], found["variance"])
+    concepts = tuple(found["concepts"].tolist())
+    return StoredProbe(concepts, rotation, found["weight"], found["bias"], found["fitted"])
