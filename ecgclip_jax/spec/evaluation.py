@@ -34,8 +34,9 @@ class FinetuneSpec(Spec):
     halve_every_epochs: int = Field(10, ge=1)
     warmup_share: float = Field(0.1, ge=0, lt=1)
     """Share of the updates in which the rate climbs."""
-    head_start: Literal["log_odds", "uniform"] = "log_odds"
-    """`log_odds`: no weights, and the training prevalence as bias; `uniform`: PyTorch's default of a linear layer."""
+    head_start: Literal["linear_probe", "log_odds", "uniform"] = "linear_probe"
+    """`linear_probe`: the probe of the encoder as it is, after its BatchNorm statistics settled on the training ECGs;
+    `log_odds`: no weights, and the training prevalence as bias; `uniform`: PyTorch's default of a linear layer."""
     checks: int = Field(10, ge=1)
     """How often, evenly spread over the updates, the validation set is scored."""
     patience: int = Field(4, ge=1)

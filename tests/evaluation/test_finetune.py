@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -13,7 +14,8 @@ import pytest
 from sklearn.metrics import average_precision_score, log_loss
 from support.tiny_training import tiny_experiment
 
-from ecgclip_jax.evaluation.protocols.finetune import FinetuneError, batches, check_steps, finetune, schedule
+from ecgclip_jax.evaluation.protocols.finetune import Finetuned, FinetuneError, batches, check_steps, finetune, schedule
+from ecgclip_jax.evaluation.protocols.linear_probe import ProbeData, fit_probe
 from ecgclip_jax.evaluation.protocols.tuning_data import TuningData, host_input, tuning_inputs
 from ecgclip_jax.evaluation.protocols.tuning_program import Rates, tuning_program
 from ecgclip_jax.models.functional import PureModule
@@ -107,17 +109,18 @@ def test_what_can_be_learned_is_learned_and_validation_chooses(model: Start) -> 
     assert tuned.check.macro_average_precision == pytest.approx(precision, rel=1e-6)
     every = [check.macro_average_precision for trial in tuned.trials for check in trial.checks]
     assert tuned.check.macro_average_precision == max(every)
+    assert [check.step for check in tuned.trials[0].checks] == [0, 12, 24, 36, 48]
     assert tuned.epochs == tuned.check.step * BATCH / len(train)
 
 
 def test_the_lowest_validation_loss_may_choose_too_and_patience_ends_a_training(model: Start) -> None:
-    settings = SETTINGS.replace({"selection": "loss", "patience": 1, "learning_rates": (0.3,), "min_steps": 64})
-    tuned = finetune(model, data(1), data(2), settings.replace({"checks": 32}), 0)
+    settings = SETTINGS.replace({"selection": "loss", "patience": 1, "learning_rates": (0.3,), "head_start": "uniform"})
+    tuned = finetune(model, data(1), data(2), settings.replace({"min_steps": 64, "checks": 32}), 0)
     (trial,) = tuned.trials
     losses = [check.validation_loss for check in trial.checks]
     assert trial.best == int(np.argmin(losses))
     assert trial.ended == "patience"
-    assert len(losses) == trial.best + 2 < 32
+    assert len(losses) == trial.best + 2 < 33
     loss, _ = validation_figures(tuned.scores(data(2).ecg), data(2), [0, 1, 3])
     assert loss == pytest.approx(losses[trial.best], rel=1e-4)
 
@@ -145,16 +148,39 @@ def test_unknown_labels_and_companions_change_nothing_and_a_seed_repeats_itself(
 
 def test_the_loss_is_the_mean_over_labels_of_weighted_cross_entropy_over_known_records(model: Start) -> None:
     train = data(1)
-    settings = SETTINGS.replace({"learning_rates": (1e-12,), "min_steps": 1, "epochs": 1, "checks": 1})
-    tuned = finetune(model, train, data(2), settings, 0)
+    settings = SETTINGS.replace({"learning_rates": (1e-12,), "min_steps": 1, "checks": 1, "head_start": "log_odds"})
+    (_, check) = finetune(model, train, data(2), settings, 0).trials[0].checks
     entropies = []
     for label in (0, 1, 3):
         weight = train.weight * train.known[:, label]
         share = (weight * train.positive[:, label]).sum() / weight.sum()
         entropies.append(-share * np.log(share) - (1 - share) * np.log(1 - share))
     # The head starts at the training log-odds, and eight batches of 15 are one pass over all 120.
-    assert tuned.check.step == 8
-    assert tuned.check.train_loss == pytest.approx(np.mean(entropies), rel=1e-5)
+    assert check.step == 8
+    assert check.train_loss == pytest.approx(np.mean(entropies), rel=1e-5)
+
+
+def seen(tuned: Finetuned, tuning: TuningData) -> np.ndarray:
+    """The features of all 120 ECGs, in parts that the compiled program takes."""
+    parts = np.split(np.arange(120), 120 // BATCH)
+    ecgs = [jax.tree.map(itemgetter(part), tuning.ecg) for part in parts]
+    return np.concatenate([tuned.program.features(tuned.params["ecg"], tuned.stats, ecg) for ecg in ecgs])
+
+
+def test_the_head_begins_as_the_linear_probe(model: Start) -> None:
+    train, held, test = data(1), data(2), data(3)
+    # So high a rate only does harm: what was there before the first update is kept.
+    settings = SETTINGS.replace({"learning_rates": (1.0,), "min_steps": 1, "checks": 1, "selection": "loss"})
+    tuned = finetune(model, train, held, settings, 0)
+    assert tuned.check.step == 0
+    features = [seen(tuned, d) for d in (train, held, test)]
+    parts = [ProbeData(f, d.positive, d.known) for f, d in zip(features, (train, held), strict=False)]
+    np.testing.assert_allclose(
+        tuned.scores(test.ecg), fit_probe(*parts).scores(features[2]), rtol=1e-3, atol=1e-3, equal_nan=True
+    )
+    # BatchNorm's statistics are those of the training ECGs by now, not those that the weights came with.
+    stem = np.abs(tuned.stats["stem_norm"]["mean"] - model.batch_stats["ecg"]["stem_norm"]["mean"])
+    assert stem.min() > 0.5
 
 
 def test_one_update_is_adamws(model: Start) -> None:
@@ -193,15 +219,26 @@ def test_rates_checks_and_batches() -> None:
     assert len({tuple(p) for p in passes.tolist()}) > 1
 
 
-def test_nothing_to_learn_or_choose_by_or_no_finite_training_is_said(model: Start) -> None:
+def test_nothing_to_learn_or_choose_by_and_weights_that_are_not_finite_are_said(model: Start) -> None:
     train, held = data(1), data(2)
     unknown = replace(train, known=np.zeros_like(train.known))
     with pytest.raises(FinetuneError, match="positives and negatives in training, found none of 4"):
         finetune(model, unknown, held, SETTINGS, 0)
     with pytest.raises(FinetuneError, match="in validation, found none"):
         finetune(model, train, replace(held, positive=np.zeros_like(held.positive)), SETTINGS, 0)
-    with pytest.raises(FinetuneError, match="all 1 trainings diverged"):
-        finetune(model, train, held, SETTINGS.replace({"learning_rates": (1e30,), "min_steps": 8}), 0)
+    broken = jax.tree.map(np.copy, model.params)
+    broken["ecg"]["stage4"]["block1"]["norm2"]["bias"][:] = np.inf
+    for head, what in (("linear_probe", "features"), ("log_odds", "logits")):
+        with pytest.raises(FinetuneError, match=f"the encoder's {what} are not finite"):
+            finetune(replace(model, params=broken), train, held, SETTINGS.replace({"head_start": head}), 0)
+
+
+def test_a_training_that_diverges_leaves_what_was_best_before(model: Start) -> None:
+    settings = SETTINGS.replace({"learning_rates": (1e30,), "min_steps": 8})
+    tuned = finetune(model, data(1), data(2), settings, 0)
+    assert tuned.trials[0].ended == "diverged"
+    assert tuned.check.step == 0
+    assert np.isfinite(tuned.scores(data(3).ecg)[:, tuned.fitted]).all()
 
 
 def test_inputs_are_the_models_own_whatever_the_chunks(model: Start) -> None:

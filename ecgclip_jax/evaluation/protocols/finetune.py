@@ -6,8 +6,8 @@ weighted binary cross-entropy over known records. In a batch each label is divid
 training set, not in the batch, so that the batch's loss is an unbiased estimate however rarely a label is known.
 
 Few updates do not teach a fresh head what a linear probe finds at once, so by default the head begins as that probe
-(Kumar et al., ICLR 2022), on features whose BatchNorm statistics have settled on the training ECGs. All of it is done
-alike for trained and for random weights, and the probe itself is the first of the checks among which validation chooses.
+(Kumar et al., ICLR 2022), on features whose BatchNorm statistics have settled on the training ECGs. All of it is the
+same for trained and for random weights, and the probe itself is the first of the checks among which validation chooses.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SETTLING_BATCHES = 30
 
 
 class FinetuneError(UserError):
-    """Training or validation labels that cannot be learned or chosen on, or trainings that all diverged."""
+    """Training or validation labels that cannot be learned or chosen on, or an encoder that is not finite."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,8 @@ def finetune(
         advance: progress.
 
     Raises:
-        FinetuneError: no label has both classes in training or, among those, in validation; or all trainings diverged.
+        FinetuneError: no label has both classes in training or, among those, in validation; or the encoder is not
+            finite. (A training that diverges ends, and what was best before stays a candidate.)
     """
     fitted = train.both_classes
     chosen_by = fitted & validation.both_classes
@@ -142,10 +143,7 @@ def finetune(
         if kept is not None and (best is None or kept[0] > best[0]):
             best = kept[0], number, kept[1], kept[2]
     if best is None:
-        raise FinetuneError(
-            f"fine-tuning: all {len(trials)} trainings diverged (learning rates {settings.learning_rates}); "
-            "expected a finite validation loss; give lower learning rates"
-        )
+        raise FinetuneError("fine-tuning: the encoder's logits are not finite; give a model whose training was finite")
     _, chosen, params, stats = best
     trial = trials[chosen]
     assert trial.best is not None
@@ -185,11 +183,16 @@ def _probe_head(
     program: TuningProgram, trunk: Tree, stats: Tree, train: TuningData, validation: TuningData, batch: int
 ) -> Tree:
     """The linear probe as a layer on the features themselves; labels that are not fitted get zeros."""
-    data = [
-        ProbeData(_features(program, trunk, stats, d.ecg, d.rows, batch), d.positive, d.known)
-        for d in (train, validation)
-    ]
-    probe = fit_probe(*data)
+
+    def probe_data(data: TuningData) -> ProbeData:
+        seen = _features(program, trunk, stats, data.ecg, data.rows, batch)
+        if not np.isfinite(seen).all():
+            raise FinetuneError(
+                "fine-tuning: the encoder's features are not finite; give a model whose training was finite"
+            )
+        return ProbeData(seen, data.positive, data.known)
+
+    probe = fit_probe(probe_data(train), probe_data(validation))
     kernel = np.where(probe.fitted, probe.rotation.axes @ probe.weight, 0.0)
     bias = np.where(probe.fitted, probe.bias - probe.rotation.mean @ kernel, 0.0)
     return {"kernel": kernel.astype(np.float32), "bias": bias.astype(np.float32)}
