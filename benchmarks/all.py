@@ -21,6 +21,7 @@ NAMES = (
     "loader",
     "contrastive_loss",
     "train_step",
+    "text_cache",
     "evaluation",
     "linear_probe",
     "step_memory",

@@ -54,6 +54,24 @@ class TextVectors:
 @no_type_check
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class PackedTexts:
+    """Tokenised texts, several to a row. The batch is cut into `packs` equal parts, each with rows of its own, so that
+    no device needs the rows of another.
+
+    `text` is a token's text by its number within its pack, in the order of the batch, -1 for padding; `position` counts
+    from 0 in each text; `first` is where a text begins, counted in tokens of its pack.
+    """
+
+    ids: Int[Array, "rows tokens"]
+    text: Int[Array, "rows tokens"]
+    position: Int[Array, "rows tokens"]
+    first: Int[Array, "batch k"]
+    packs: int = field(metadata={"static": True})
+
+
+@no_type_check
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class Batch:
     """One global batch. `ecg_uv` is stored microvolts (500 Hz, 12 leads, -32768 = missing).
 
@@ -68,7 +86,7 @@ class Batch:
     record_row: Int[Array, "batch"]
     patient_group: Int[Array, "batch"]
     text_group: Int[Array, "batch k"]
-    texts: TextTokens | TextRows | TextVectors
+    texts: TextTokens | TextRows | TextVectors | PackedTexts
     text_valid: Bool[Array, "batch k"]
     extras: Mapping[str, Array] = field(default_factory=dict)
     extras_present: Mapping[str, Array] = field(default_factory=dict)

@@ -6,13 +6,14 @@ Paths mirror the published structure: `embeddings/word`, `layer0/attention/query
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from ecgclip_jax.contracts import RowKeys, TextOutput
+from ecgclip_jax.contracts import PackedTexts, RowKeys, TextOutput
 from ecgclip_jax.models.layers import BLOCK_OUTPUT, Embedding, LayerNorm, Linear, kept_as, normal, row_dropout, zeros
 from ecgclip_jax.spec.encoders import BertSpec
 
@@ -29,8 +30,16 @@ class BertEmbeddings(nnx.Module):
         self.token_type = Embedding(spec.token_types, spec.hidden, std=INIT_STD, rngs=rngs)
         self.norm = LayerNorm(spec.hidden, epsilon=spec.norm_epsilon)
 
-    def __call__(self, ids: Int[Array, "texts tokens"]) -> Float[Array, "texts tokens hidden"]:
-        """Token states before the first layer; ValueError if a text is longer than the table of positions."""
+    def __call__(
+        self, ids: Int[Array, "texts tokens"], position: Int[Array, "texts tokens"] | None = None
+    ) -> Float[Array, "texts tokens hidden"]:
+        """Token states before the first layer; without `position` each row is one text.
+
+        Raises:
+            ValueError: a text longer than the table of positions.
+        """
+        if position is not None:
+            return self.norm(self.word(ids) + self.position(position) + self.token_type.embedding[0])
         longest = self.position.embedding.shape[0]
         if ids.shape[1] > longest:
             raise ValueError(f"a text of {ids.shape[1]} tokens does not fit the text encoder's {longest} positions")
@@ -48,9 +57,16 @@ class BertAttention(nnx.Module):
         self.dropout = spec.dropout
 
     def __call__(
-        self, x: Float[Array, "texts tokens hidden"], mask: Bool[Array, "texts tokens"], keys: RowKeys | None, site: int
+        self,
+        x: Float[Array, "texts tokens hidden"],
+        mask: Bool[Array, "texts queries tokens"],
+        keys: RowKeys | None,
+        site: int,
     ) -> Float[Array, "texts tokens hidden"]:
-        """Token states after attention among the real tokens of each text; dropout sites `site` and `site` + 1."""
+        """Token states after attention to where `mask` allows, which has one row for all queries or one for each.
+
+        Dropout sites `site` and `site` + 1.
+        """
         texts, tokens, hidden = x.shape
         q, k, v = (
             projection(x).reshape(texts, tokens, self.heads, hidden // self.heads)
@@ -58,7 +74,7 @@ class BertAttention(nnx.Module):
         )
         scores = jnp.einsum("nqhd,nkhd->nhqk", q, k).astype(jnp.float32) / math.sqrt(hidden // self.heads)
         # A finite floor, as in transformers: a text of padding alone gets uniform weights instead of NaN.
-        scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(jnp.float32).min)
+        scores = jnp.where(mask[:, None], scores, jnp.finfo(jnp.float32).min)
         weights = row_dropout(jax.nn.softmax(scores, axis=-1).astype(x.dtype), self.dropout, keys, site)
         context = jnp.einsum("nhqk,nkhd->nqhd", weights, v).reshape(texts, tokens, hidden)
         return self.norm(x + row_dropout(self.out(context), self.dropout, keys, site + 1))
@@ -77,7 +93,11 @@ class BertLayer(nnx.Module):
         self.dropout = spec.dropout
 
     def __call__(
-        self, x: Float[Array, "texts tokens hidden"], mask: Bool[Array, "texts tokens"], keys: RowKeys | None, site: int
+        self,
+        x: Float[Array, "texts tokens hidden"],
+        mask: Bool[Array, "texts queries tokens"],
+        keys: RowKeys | None,
+        site: int,
     ) -> Float[Array, "texts tokens hidden"]:
         """Token states after this layer, which owns `DROPOUT_SITES` dropout sites from `site` on."""
         x = self.attention(x, mask, keys, site)
@@ -110,14 +130,39 @@ class Bert(nnx.Module):
         *,
         train: bool,
         keys: RowKeys | None = None,
+        packed: PackedTexts | None = None,
     ) -> TextOutput:
-        """Dropout runs when `train` and one key per text are given."""
+        """Dropout runs when `train` and one key per text are given.
+
+        With `packed`, whose rows `ids` then are, several texts share a row and none sees another: `pooled` has a row
+        for each text all the same.
+        """
         keys = keys if train else None
-        x = row_dropout(self.embeddings(ids), self.dropout, keys, site=0).astype(self.dtype)
+        position = None if packed is None else packed.position
+        allowed = mask[:, None, :] if packed is None else _same_text(packed.text)
+        x = row_dropout(self.embeddings(ids, position), self.dropout, keys, site=0).astype(self.dtype)
         for number in range(self.layers):
             site = 1 + number * BertLayer.DROPOUT_SITES
-            x = getattr(self, f"layer{number}")(x, mask, keys, site)
-        return TextOutput(pooled=self._pool(x, mask).astype(jnp.float32), tokens=x)
+            x = getattr(self, f"layer{number}")(x, allowed, keys, site)
+        pooled = self._pool(x, mask) if packed is None else self._pool_packed(x, packed)
+        return TextOutput(pooled=pooled.astype(jnp.float32), tokens=x)
+
+    def _pool_packed(self, x: Float[Array, "rows tokens hidden"], packed: PackedTexts) -> Float[Array, "texts hidden"]:
+        """Of each text by itself; every pack is pooled from its own rows."""
+        states, first = x.reshape(packed.packs, -1, x.shape[-1]), packed.first.reshape(packed.packs, -1)
+        if self.pooling == "mean":
+            text = packed.text.reshape(packed.packs, -1)
+            sums = partial(jax.ops.segment_sum, num_segments=first.shape[1] + 1)
+            # Padding, number -1, is added up in a place of its own after the last text.
+            place = jnp.where(text < 0, first.shape[1], text)
+            total, count = (
+                jax.vmap(sums)(states.astype(jnp.float32), place),
+                jax.vmap(sums)(jnp.ones_like(place), place),
+            )
+            mean = (total / jnp.maximum(count, 1)[..., None])[:, :-1]
+            return mean.reshape(-1, x.shape[-1])
+        cls = jax.vmap(lambda rows, at: rows[at])(states, first).reshape(-1, x.shape[-1])
+        return jnp.tanh(self.pooler(cls)) if self.pooling == "pooler" else cls
 
     def _pool(
         self, x: Float[Array, "texts tokens hidden"], mask: Bool[Array, "texts tokens"]
@@ -128,6 +173,11 @@ class Bert(nnx.Module):
             return x[:, 0]
         weights = mask[:, :, None].astype(jnp.float32)
         return (x.astype(jnp.float32) * weights).sum(axis=1) / jnp.maximum(weights.sum(axis=1), 1)
+
+
+def _same_text(text: Int[Array, "rows tokens"]) -> Bool[Array, "rows tokens tokens"]:
+    """Which tokens of a row may look at which: those of one text; padding (-1) is looked at by padding alone."""
+    return text[:, :, None] == text[:, None, :]
 
 
 def _dense(width_in: int, width_out: int, rngs: nnx.Rngs) -> Linear:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Bool, Int, Key
 
-from ecgclip_jax.contracts import EcgInput, EcgOutput, RowKeys, TextOutput
+from ecgclip_jax.contracts import EcgInput, EcgOutput, PackedTexts, RowKeys, TextOutput
 from ecgclip_jax.models.bert import Bert
 from ecgclip_jax.models.bert_weights import load_bert
 from ecgclip_jax.models.functional import PureModule, Tree
@@ -98,6 +98,18 @@ class Towers:
             raise ValueError("this experiment has no text tower")
         apply = partial(self._text.apply, train=train)
         output: TextOutput = _remat(apply, self._memory.text_remat)(params, {}, ids, mask, keys=keys)[0]
+        return output
+
+    def packed_text(self, params: Tree, texts: PackedTexts) -> TextOutput:
+        """The text tower on texts that share rows: the outputs that `text` gives of each by itself, without dropout.
+
+        Raises:
+            ValueError: an experiment without text tower.
+        """
+        if self._text is None:
+            raise ValueError("this experiment has no text tower")
+        apply = _remat(partial(self._text.apply, train=False), self._memory.text_remat)
+        output: TextOutput = apply(params, {}, texts.ids, texts.text >= 0, packed=texts)[0]
         return output
 
 

@@ -15,13 +15,23 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ecgclip_jax.contracts import Batch, EcgOutput, Embeddings, RowKeys, TextOutput, TextTokens, TextVectors
+from ecgclip_jax.contracts import (
+    Batch,
+    EcgOutput,
+    Embeddings,
+    PackedTexts,
+    RowKeys,
+    TextOutput,
+    TextTokens,
+    TextVectors,
+)
 from ecgclip_jax.objectives import tiled
 from ecgclip_jax.objectives.interfaces import (
     HeadNeed,
     HeadNeeds,
     Heads,
     Objective,
+    PackingTowers,
     TowerFunctions,
     TowerWidths,
     Tree,
@@ -99,6 +109,10 @@ class ContrastiveObjective(Objective):
         """Every text by itself: the K texts of an ECG are rows of the text tower, or of its cached outputs."""
         if isinstance(batch.texts, TextVectors):
             return TextOutput(pooled=batch.texts.pooled.reshape(-1, batch.texts.pooled.shape[-1]))
+        if isinstance(batch.texts, PackedTexts):
+            if not isinstance(towers, PackingTowers):
+                raise TypeError("packed texts need towers that can read them (packed_text)")
+            return towers.packed_text(params, batch.texts)
         if not isinstance(batch.texts, TextTokens):
             raise ValueError("this objective runs its text tower on tokens; the batch carries rows of a text table")
         ids, mask = batch.texts.ids, batch.texts.mask

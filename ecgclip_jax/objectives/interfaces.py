@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from ecgclip_jax.contracts import Batch, EcgInput, EcgOutput, Embeddings, RowKeys, TextOutput
+from ecgclip_jax.contracts import Batch, EcgInput, EcgOutput, Embeddings, PackedTexts, RowKeys, TextOutput
 from ecgclip_jax.objectives.reference import Metrics, Scalar
 from ecgclip_jax.spec.encoders import HeadSpec
 from ecgclip_jax.spec.objectives import ObjectiveSpec
@@ -51,6 +51,15 @@ class TowerFunctions(TowerWidths, Protocol):
         keys: RowKeys | None = None,
     ) -> TextOutput:
         """Output of the text tower."""
+        ...
+
+
+@runtime_checkable
+class PackingTowers(TowerFunctions, Protocol):
+    """Towers that also read texts which share rows."""
+
+    def packed_text(self, params: Tree, texts: PackedTexts) -> TextOutput:
+        """Output of the text tower, a row for each text."""
         ...
 
 

@@ -13,6 +13,9 @@ from ecgclip_jax.spec.objectives import FgClepSpec, InfoNCESpec, ObjectiveSpec, 
 from ecgclip_jax.spec.signal import AugmentSpec, SignalSpec, ViewSpec
 from ecgclip_jax.spec.statements import TRAINING_KINDS, StatementKind
 
+PACKED_ROW_TOKENS = 128
+"""Tokens of a row in which several texts are packed."""
+
 
 class Source(Spec):
     """One prepared cohort, or a part of it."""
@@ -124,6 +127,9 @@ class MemorySpec(Spec):
     """What the backward pass keeps of the ECG tower: everything, outputs of convolutions, or of residual blocks."""
     text_remat: Literal["none", "layers"] = "none"
     """What the backward pass keeps of the text tower: everything, or outputs of layers."""
+    packed_rows_per_text: float | None = Field(None, ge=1 / 64, le=1)
+    """A trained text tower reads texts packed into rows of 128 tokens, so many rows for each text: 0.25 gives them 32
+    tokens on average. Texts that find no room are cut short, the longest first, and counted. None: a row for each."""
     text_cache: Literal["off", "auto", "on"] = "auto"
     """Each distinct text goes through a frozen text tower once, before the first step, instead of in every step.
     `auto` where that changes nothing; `on` is an error where it would."""
@@ -264,9 +270,25 @@ class Experiment(Spec):
             raise ValueError(f"objective {kind} reads no reports: with shuffled ones it would learn the same")
         if self.memory.text_remat != "none" and self.text_encoder is None:
             raise ValueError("memory.text_remat needs a text_encoder")
+        if self.memory.packed_rows_per_text is not None:
+            self._require_packable()
         if self.memory.text_cache == "on" and self.text_cache_obstacle is not None:
             raise ValueError(f"memory.text_cache 'on': {self.text_cache_obstacle}")
         return self
+
+    def _require_packable(self) -> None:
+        setting, text = f"memory.packed_rows_per_text {self.memory.packed_rows_per_text}", self.text_encoder
+        if text is None or self.caches_text:
+            raise ValueError(f"{setting}: no text goes through the text tower in a step; leave it None")
+        if text.dropout > 0:
+            raise ValueError(
+                f"{setting} needs text_encoder.dropout 0, found {text.dropout}: draws would depend on the packing"
+            )
+        if text.tokenizer.max_tokens > PACKED_ROW_TOKENS:
+            raise ValueError(
+                f"{setting} needs text_encoder.tokenizer.max_tokens of at most {PACKED_ROW_TOKENS}, found "
+                f"{text.tokenizer.max_tokens}"
+            )
 
     @model_validator(mode="after")
     def _shared_space(self) -> Experiment:

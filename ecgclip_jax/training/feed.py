@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from ecgclip_jax.contracts import Batch, TextRows, TextVectors
+from ecgclip_jax.contracts import Batch, TextRows, TextTokens, TextVectors
+from ecgclip_jax.data.packing import pack_texts
 from ecgclip_jax.data.pipeline import TrainPipeline
 from ecgclip_jax.parallel.host import batch_sharding, replicated, to_global
 from ecgclip_jax.training.resident import ResidentCohort
@@ -33,11 +34,14 @@ class Feed:
         micro_batches: int,
         texts: TextCache | None,
         resident: ResidentCohort | None = None,
+        packed_rows_per_text: float | None = None,
     ) -> None:
         """With `texts` the batches' rows of the table of texts become the text tower's outputs; with `resident` (and a
-        resident pipeline) waveforms, and these outputs, are gathered on the devices."""
+        resident pipeline) waveforms, and these outputs, are gathered on the devices; with `packed_rows_per_text` tokens
+        share rows."""
         self._pipeline, self._mesh, self._micro_batches = pipeline, mesh, micro_batches
-        self._texts, self._resident = texts, resident
+        self._texts, self._resident, self._packed = texts, resident, packed_rows_per_text
+        self._cut_short = 0
         if texts is not None and resident is not None:
             self._vectors = jax.device_put(texts.vectors, replicated(mesh))
             rows = batch_sharding(mesh, micro_batches)
@@ -71,7 +75,16 @@ class Feed:
         waited_s, self._waited_s = self._waited_s, 0.0
         return waited_s
 
+    def cut_short(self) -> int:
+        """Texts of this process since the last call that found no room in the packed rows and were cut short."""
+        count, self._cut_short = self._cut_short, 0
+        return count
+
     def _on_mesh(self, batch: Batch) -> Batch:
+        if self._packed is not None and isinstance(batch.texts, TextTokens):
+            packs = self._micro_batches * len(self._mesh.local_devices)
+            texts, cut_short = pack_texts(batch.texts, packs, self._mesh.size, self._packed)
+            batch, self._cut_short = replace(batch, texts=texts), self._cut_short + cut_short
         if self._resident is None:
             if self._texts is not None and isinstance(batch.texts, TextRows):
                 batch = replace(batch, texts=self._texts.take(batch.texts))

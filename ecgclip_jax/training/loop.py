@@ -153,8 +153,9 @@ class _Run:
         self._checkpoints, self._tracker, self._evaluate = checkpoints, tracker, evaluate
         self._step = TrainStep(parts, mesh)
         self._pipeline = build_pipeline(self._experiment, folder)
-        micro_batches, texts = self._experiment.memory.micro_batches, self._text_cache(parts, state)
-        self._feed = Feed(self._pipeline, mesh, micro_batches, texts, self._resident())
+        memory, texts = self._experiment.memory, self._text_cache(parts, state)
+        packed = memory.packed_rows_per_text
+        self._feed = Feed(self._pipeline, mesh, memory.micro_batches, texts, self._resident(), packed)
         self._watch = FiniteWatch(lambda step: batch_records(folder.index, self._pipeline, step), self._last_good)
         self._logged_at: tuple[int, float] | None = None
         self._last: dict[str, float] = {}
@@ -225,6 +226,8 @@ class _Run:
             values["ecg_per_s"] = self._experiment.data.batch_global / seconds_per_step
             values["input_share"] = self._feed.waited_s() / (now_s - since_s)
             values["eta_s"] = (self._experiment.run.steps - step) * seconds_per_step
+        if self._experiment.memory.packed_rows_per_text is not None:
+            values["texts_cut_short"] = self._feed.cut_short()
         values["epoch"] = step / self._pipeline.steps_per_epoch
         self._logged_at, self._last = (step, now_s), values
         self._tracker.log(step, values)

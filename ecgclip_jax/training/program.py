@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from ecgclip_jax.contracts import Batch, TextRows, TextTokens, TextVectors
+from ecgclip_jax.contracts import Batch, PackedTexts, TextRows, TextTokens, TextVectors
 from ecgclip_jax.data.batch import EXTRAS
+from ecgclip_jax.data.packing import packed_rows
 from ecgclip_jax.parallel.hlo import ArrayShape, Program, parse_program
 from ecgclip_jax.parallel.hlo_cost import ProgramCost, kept_for_backward, largest_arrays, program_cost
 from ecgclip_jax.parallel.host import batch_sharding
@@ -26,7 +27,7 @@ from ecgclip_jax.parallel.mesh import MeshError, build_mesh
 from ecgclip_jax.parallel.roofline import Roofline, roofline
 from ecgclip_jax.parallel.targets import DescribedDevices
 from ecgclip_jax.signal.operators import build_operators
-from ecgclip_jax.spec.experiment import Experiment
+from ecgclip_jax.spec.experiment import PACKED_ROW_TOKENS, Experiment
 from ecgclip_jax.spec.objectives import ClefSpec, SupervisedSpec, SurvivalSpec
 from ecgclip_jax.spec.signal import STORED_LEADS, STORED_SAMPLES
 from ecgclip_jax.training.optimizer import frozen_mask
@@ -156,6 +157,13 @@ def abstract_batch(experiment: Experiment, mesh: Mesh) -> Batch:
     }
     if experiment.text_encoder is not None and experiment.caches_text:
         fields["texts"] = TextVectors(cast("Any", array(jnp.float32, texts, experiment.text_encoder.hidden)))
+    elif experiment.memory.packed_rows_per_text is not None:
+        each = batch * texts // (micro * mesh.size)
+        n_rows = mesh.size * packed_rows(each, experiment.memory.packed_rows_per_text)
+        shape = (*rows[:-1], n_rows, PACKED_ROW_TOKENS)
+        token = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding)
+        arrays = (cast("Any", array) for array in (token, token, token, array(jnp.int32, texts)))
+        fields["texts"] = PackedTexts(*arrays, packs=mesh.size)
     elif experiment.text_encoder is not None:
         tokens = experiment.text_encoder.tokenizer.max_tokens
         ids, mask = array(jnp.int32, texts, tokens), array(jnp.bool_, texts, tokens)
