@@ -12,9 +12,11 @@ from ecgclip_jax.reporting.suite_curves import curve_sections, few_labels_sectio
 from ecgclip_jax.reporting.suite_rows import SuiteTable, headline, suite_table
 from ecgclip_jax.reporting.suite_sections import (
     forest_section,
+    hospital_section,
     ladder_sections,
     null_section,
     outside_sections,
+    subgroup_section,
 )
 from ecgclip_jax.reporting.suite_tables import (
     ceiling_section,
@@ -46,6 +48,8 @@ def write_suite_report(run: Path, folder: Path, spec: SuiteSpec, outcome: SuiteO
         *outside_sections(table),
         *curve_sections(table, tests),
         *ceiling_section(table),
+        *subgroup_section(table),
+        *hospital_section(table),
         *null_section(table),
         excluded_section(table),
         not_run_section(table, outcome.results.warnings),

@@ -181,3 +181,40 @@ def _null_table(rows: pd.DataFrame, places: list[str], title: str) -> TableConte
         for r in records(keys)
     ]
     return TableContent(["model", "protocol", *places], lines, title=title, numeric=range(2, 2 + len(places)))
+
+
+def subgroup_section(table: SuiteTable) -> list[Section]:
+    """The run's probe by age band, sex and device: a mean over everybody hides whom a model serves badly."""
+    blocks = []
+    for stratum in table.strata:
+        rows = table.subgroups
+        own = rows[(rows["home"] == stratum.cohorts) & (rows["label_group"] == stratum.source)]
+        own = levels(own[own["availability"] == stratum.availability], AUROC, macro=True)
+        places = [p for p in _places(table, stratum) if p in set(own["split"])]
+        cells = {(r.subgroup, r.split): narrow_cell(r) for r in records(own)}
+        lines = [[name, *(cells.get((name, p), "–") for p in places)] for name in sorted(set(own["subgroup"]))]
+        if lines:
+            title = f"{stratum.title}: macro AUROC, {PRETRAINED}, linear probe with all labels"
+            blocks.append(TableContent(["subgroup", *places], lines, title=title, numeric=range(1, 1 + len(places))))
+    note = "A subgroup's mean is over the tasks that it has enough positives for; compare within a line with care."
+    return [Section("Subgroups", [note], blocks=blocks)] if blocks else []
+
+
+def hospital_section(table: SuiteTable) -> list[Section]:
+    """Whether frozen features tell the hospital a tracing is from."""
+    own = table.rows[(table.rows["protocol"] == "hospital_probe") & (table.rows["label"] != "macro")]
+    rows = records(levels(own, AUROC, macro=False))
+    blocks = []
+    for cohort in dict.fromkeys(r.cohort for r in rows):
+        places = list(dict.fromkeys(r.label for r in rows if r.cohort == cohort))
+        cells = {(r.model, r.label): narrow_cell(r) for r in rows if r.cohort == cohort}
+        lines = [
+            [model, *(cells.get((model, place), "–") for place in places)]
+            for model in dict.fromkeys(model for model, _ in cells)
+        ]
+        blocks.append(TableContent(["model", *places], lines, title=cohort, numeric=range(1, 1 + len(places))))
+    note = (
+        "AUROC of a linear probe that is asked which test a tracing is from; features that tell the hospital invite "
+        "shortcuts; 0.5 would be none."
+    )
+    return [Section("Can the hospital be told?", [note], blocks=blocks)] if blocks else []
