@@ -64,6 +64,8 @@ class Described:
     site: str = ""
     device: str = ""
     mains_hz: float | None = None
+    band_hz: tuple[float, float] | None = None
+    """Lower and upper limit, where the row states them; otherwise those of the recording count."""
     reasons: tuple[str, ...] = ()
     """What the audit should say about it."""
 
@@ -104,6 +106,7 @@ def make_record(
 ) -> Record:
     """The record of one window; `source_row` is the source's own row as JSON, `marks` are those of `by_window`."""
     report = _report(described.report, report_cleaning)
+    band_low_hz, band_high_hz = described.band_hz or (stored.band_low_hz, stored.band_high_hz)
     return Record(
         ecg_uv=stored.ecg_uv,
         record_id=key.record_id,
@@ -130,8 +133,8 @@ def make_record(
         device=described.device,
         rate_hz_source=stored.rate_hz_source,
         resolution_uv=stored.resolution_uv,
-        band_low_hz=_number(stored.band_low_hz),
-        band_high_hz=_number(stored.band_high_hz),
+        band_low_hz=_number(band_low_hz),
+        band_high_hz=_number(band_high_hz),
         mains_hz=_number(described.mains_hz if stored.mains_hz is None else stored.mains_hz),
         lead_present=stored.lead_present,
         n_saturated=stored.n_saturated,

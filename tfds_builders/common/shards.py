@@ -106,9 +106,9 @@ def write_shard(cohort: Cohort, shard: Shard, folder: Path) -> ShardResult:
         for outcome in cohort.convert(shard):
             audit.append(outcome.audit_row())
             for record in outcome.records:
-                writer.write(record.serialised())
                 rows.append(record.row())
                 digest.update(json.dumps(rows[-1], ensure_ascii=False).encode())
+                writer.write(record.serialised())  # last: compressing empties the caches of all else
         writer.close()
 
     write_whole(files.data, convert)

@@ -116,20 +116,11 @@ class MimicIvEcg(TableCohort):
         other = _other_layout(stated)
         return other if os.path.exists(os.path.join(self.source, f"{other}.hea")) else stated
 
-    def read(self, row: Row) -> ECGRecord:
-        """The recording, with the band that the cart states."""
-        record = super().read(row)
-        band = _BAND.match(row.get("bandwidth", ""))
-        if band is None:
-            return record
-        facts = replace(record.facts, band_low_hz=float(band[1]), band_high_hz=float(band[2]))
-        return replace(record, facts=facts)
-
     def describe(self, row: Row) -> Described:
         """See `TableCohort.describe`."""
         age_years, censored, age_reasons = _age(row)
         sex = _SEX.get(_first_stated(row, "gender", "icd_gender").upper(), "unknown")
-        notch = _NOTCH.search(row.get("filtering", ""))
+        notch, band = _NOTCH.search(row.get("filtering", "")), _BAND.match(row.get("bandwidth", ""))
         return Described(
             age_years=age_years,
             age_censored=censored,
@@ -139,6 +130,7 @@ class MimicIvEcg(TableCohort):
             measurements=_measurements(row),
             device=row.get("cart_id", "").strip(),
             mains_hz=float(notch[1]) if notch else None,
+            band_hz=(float(band[1]), float(band[2])) if band else None,
             reasons=age_reasons,
         )
 
