@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
+# Programs of tests run a few times at most: to compile them well takes far longer than they run.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8")
+os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# What is compiled or trained once for all processes of a run: pytest-xdist's workers and what tests start inherit this.
+if "ECGCLIP_TESTS_SCRATCH" not in os.environ:
+    os.environ["ECGCLIP_TESTS_SCRATCH"] = tempfile.mkdtemp(prefix="ecgclip-tests-")
+    atexit.register(shutil.rmtree, os.environ["ECGCLIP_TESTS_SCRATCH"], ignore_errors=True)
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(os.environ["ECGCLIP_TESTS_SCRATCH"], "compiled"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import absl.flags
 import pytest
@@ -18,7 +29,6 @@ absl.flags.FLAGS.mark_as_parsed()
 _hook = install_import_hook("ecgclip_jax", "beartype.beartype")
 
 SHARED_DATA = Path(os.environ.get("ECGCLIP_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
-
 
 LONGEST_FIRST = (
     "test_demo_claims.py",

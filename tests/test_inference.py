@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from support.tiny_cohort import tiny_ecg
-from support.tiny_evaluation import STEPS, quick_compilation, trained_run
+from support.tiny_evaluation import STEPS, trained_run
 
 from ecgclip_jax import inference
 from ecgclip_jax.checkpoints import CheckpointError
@@ -26,12 +25,6 @@ from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.text.tokenizer import encode_texts, save, train_wordpiece
 
 TEXTS = ["atrial fibrillation", "paced rhythm", "sinus bradycardia and paced rhythm", "atrial fibrillation"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick() -> Iterator[None]:
-    with quick_compilation():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,13 @@ import contextlib
 import io
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from rich.console import Console
 from support.tiny_cohort import write_cohort
-from support.tiny_evaluation import STEPS, TinyRun, labelled_record, quick_compilation, trained_run, write_experiment
+from support.tiny_evaluation import STEPS, TinyRun, labelled_record, trained_run, write_experiment
 
 from ecgclip_jax.cli import doctor
 from ecgclip_jax.cli.main import COMMANDS, main
@@ -21,12 +20,6 @@ from ecgclip_jax.evaluation.results import load_results
 from ecgclip_jax.evaluation.summary import summary_table
 
 DEMO = str(Path(__file__).parents[2] / "experiments" / "demo.py")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick() -> Iterator[None]:
-    with quick_compilation():
-        yield
 
 
 @pytest.fixture(scope="module")

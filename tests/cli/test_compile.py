@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.tiny_evaluation import quick_compilation, write_experiment
+from support.tiny_evaluation import write_experiment
 
 from ecgclip_jax.cli import compile as compile_command
 from ecgclip_jax.cli.main import main
@@ -18,12 +17,6 @@ from ecgclip_jax.parallel.targets import DescribedDevices
 from ecgclip_jax.spec.experiment import Experiment
 from ecgclip_jax.training import program
 from ecgclip_jax.training.program import CompiledStep
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick() -> Iterator[None]:
-    with quick_compilation():
-        yield
 
 
 @pytest.fixture(scope="module")

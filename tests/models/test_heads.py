@@ -70,7 +70,7 @@ def test_only_a_normalising_head_has_a_normalised_output() -> None:
 
 
 def test_micro_batches_of_an_mlp_norm_head_are_its_groups() -> None:
-    x = jnp.asarray(np.random.default_rng(2).normal(size=(8, 6)), jnp.float32)
+    x = jnp.asarray(np.random.default_rng(2).normal(size=(32, 6)), jnp.float32)
     whole, part = (Head(HeadSpec(kind="mlp_norm", hidden=5), 6, 4, norm_groups=groups) for groups in (4, 2))
     params = jax.jit(whole.init)(jax.random.key(0))
     parts = [jax.jit(part.apply)(params, half) for half in jnp.split(x, 2)]

@@ -1,4 +1,4 @@
-"""Jobs of two real processes, with one compilation cache for all of them and for the tests' own process."""
+"""Jobs of two real processes, which share the compilation cache of the tests' own process."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
 import pytest
 from support.tiny_cohort import tiny_record, write_cohort
 
@@ -34,26 +33,6 @@ StartJob = Callable[[Sequence[Sequence[str]]], list[Ended]]
 
 
 @pytest.fixture(scope="session")
-def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("compiled")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_compilation(compilation_cache: Path) -> Iterator[None]:
-    settings = {
-        "jax_compilation_cache_dir": str(compilation_cache),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_disable_most_optimizations": True,
-    }
-    before = {name: jax.config.values[name] for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-
-
-@pytest.fixture(scope="session")
 def run_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Cohort `tiny`: 50 ECGs of 25 patients, so an epoch of three batches of 16."""
     data_dir = tmp_path_factory.mktemp("run_data")
@@ -62,14 +41,11 @@ def run_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def start(compilation_cache: Path) -> StartJob:
+def start() -> StartJob:
     """Starts one command per process of a job, which learn of each other from `ECGCLIP_*`, and waits for their ends."""
     common = {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={DEVICES_PER_PROCESS}",
-        "JAX_COMPILATION_CACHE_DIR": str(compilation_cache),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+        # The last of equal flags holds.
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={DEVICES_PER_PROCESS}",
         "ECGCLIP_NUM_PROCESSES": str(PROCESSES),
     }
 

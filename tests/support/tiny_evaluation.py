@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import atexit
+import fcntl
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-import jax
 from support.tiny_cohort import tiny_record, write_cohort
 from support.tiny_training import tiny_run
 
@@ -54,36 +52,25 @@ def write_experiment(path: Path) -> Path:
 
 
 @cache
-def _scratch() -> Path:
-    """A folder that lives as long as the process."""
-    root = Path(tempfile.mkdtemp(prefix="ecgclip-tiny-"))
-    atexit.register(shutil.rmtree, root, ignore_errors=True)
-    return root
-
-
-@contextmanager
-def quick_compilation() -> Iterator[None]:
-    """Programs that run a few times only are compiled without optimisation, and equal ones once in a process."""
-    settings = {
-        "jax_compilation_cache_dir": jax.config.values["jax_compilation_cache_dir"] or str(_scratch() / "compiled"),
-        "jax_persistent_cache_min_compile_time_secs": 0.0,
-        "jax_disable_most_optimizations": True,
-    }
-    before = {name: jax.config.values[name] for name in settings}
-    for name, value in settings.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-
-
-@cache
 def trained_run() -> TinyRun:
-    """The run, trained once in a process by the command itself; tests that change it work on a copy."""
-    root = _scratch()
-    run = TinyRun(root / "data", write_experiment(root / "tiny.py"), root / "run")
+    """The run, trained by the command itself, once for all processes of the tests; each has a folder of its own.
+
+    Tests that change the folder work on a copy.
+    """
+    shared = Path(os.environ["ECGCLIP_TESTS_SCRATCH"]) / "tiny_run"
+    run = TinyRun(shared / "data", shared / "tiny.py", shared / "run")
+    shared.mkdir(exist_ok=True)
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "trained").exists():
+            _train(run)
+            (shared / "trained").touch()
+    own = Path(tempfile.mkdtemp(dir=shared)) / "run"
+    return replace(run, folder=Path(shutil.copytree(run.folder, own)))
+
+
+def _train(run: TinyRun) -> None:
+    write_experiment(run.experiment_file)
     write_cohort(run.data_dir, {split: [labelled_record(n) for n in numbers] for split, numbers in SPLITS.items()})
     words = ["train", str(run.experiment_file), "--workdir", str(run.folder), "--data-dir", str(run.data_dir)]
-    with quick_compilation():
-        assert main(words) == 0
-    return run
+    assert main(words) == 0
