@@ -4,9 +4,9 @@
     ecgclip evaluate runs/ecgclip89 --suite ecgclip89_small
 
 `small` is ECGCLIP in small, a declared narrow encoder at 100 Hz: ResNet-34 of an eighth of the width, so that training,
-ladder and suite take less than an hour on a laptop CPU. The ladder leads to it from MERL's ResNet-18, one change per row, all on the same records with the same
-optimiser and steps; the suite trains the rows it lacks. What is known of the full sizes stands in `merl.py` and
-`ecgclip.py`; sizes, steps and rates here are our choice.
+ladder and suite take less than an hour on a laptop CPU. The ladder leads to it from MERL's ResNet-18, one change per
+row, all on the same records with the same optimiser and steps; the suite trains the rows it lacks. What is known of the
+full sizes stands in `merl.py` and `ecgclip.py`; sizes, steps and rates here are our choice.
 """
 
 from ecgclip_jax.spec.encoders import BertSpec, HeadSpec, ResNet1DSpec, TokenizerSpec

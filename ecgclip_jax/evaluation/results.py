@@ -27,6 +27,7 @@ class Exclusion(StrEnum):
     NO_POSITIVE_IN_TEST = "no_positive_in_test"
     NO_NEGATIVE_IN_TEST = "no_negative_in_test"
     FEW_TEST_POSITIVES = "few_test_positives"
+    FEW_TEST_RECORDS = "few_test_records_or_events"
     ONE_CLASS_IN_TRAINING = "one_class_in_training"
     ONE_CLASS_IN_VALIDATION = "one_class_in_validation"
     NO_PROMPT = "no_prompt"

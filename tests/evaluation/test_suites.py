@@ -64,6 +64,9 @@ def test_skill_is_found_apart_by_source_of_labels_and_missing_cohorts_are_named(
     assert {"sex female", "device cart a", "age 18 to 39"} <= subgroups
     hospital = results.find(protocol="hospital_probe", label="macro", model="pre-trained")
     assert 0.3 < hospital[0].value < 0.7, "both hospitals look alike"
+    ejection_fraction = results.find(label="ejection_fraction", split="internal", metric="pearson_r")
+    assert ejection_fraction[0].value > 0.6, "it is told from the waveform"
+    assert any("survival: not evaluated: time to event: expected events" in w for w in results.warnings)
     table = pq.read_table(tmp_path / "evaluation" / "tiny" / f"predictions-{COHORT}-internal.parquet")
     scores = table.column("score/pre-trained/linear_probe/atrial_fibrillation").to_numpy()
     truth = table.column("label/atrial_fibrillation").to_numpy()

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from ecgclip_jax.metrics.survival import auroc_at, concordance_index
+from ecgclip_jax.metrics.survival import auroc_at, concordance_draws, concordance_index
 
 
 def cohort(seed: int, n: int = 60, ties: bool = True) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -94,3 +94,21 @@ def test_undefined_is_nan() -> None:
     assert math.isnan(auroc_at(time, event, risk, 1.5))
     assert math.isnan(auroc_at(time, ~event, risk, 5.0))
     assert math.isnan(concordance_index(time, ~event, np.array([np.nan, 1.0])))
+
+
+def test_draws_count_pairs_as_often_as_both_were_drawn() -> None:
+    time, event, risk = cohort(4, n=40)
+    patient, weight = np.arange(40) // 2, np.random.default_rng(1).uniform(0.5, 3, 40)
+    counts = np.random.default_rng(0).integers(0, 3, (20, 5)).astype(np.uint8)
+    found = concordance_draws(time, event, risk, patient, [counts[:, :2], counts[:, 2:]], weight)
+    for lane, drawn in enumerate([np.ones(20), *counts.T]):
+        own, concordant, known = weight * drawn[patient], 0.0, 0.0
+        for i in range(40):
+            for j in range(40):
+                earlier = time[i] < time[j] or (time[i] == time[j] and not event[j])
+                if event[i] and earlier and patient[i] != patient[j]:
+                    known += own[i] * own[j]
+                    concordant += own[i] * own[j] * ((risk[i] > risk[j]) + 0.5 * (risk[i] == risk[j]))
+        assert found[lane] == pytest.approx(concordant / known)
+    alone = concordance_draws(time, event, risk, np.arange(40), [])
+    assert alone[0] == pytest.approx(concordance_index(time, event, risk))

@@ -77,7 +77,7 @@ def run_suite(
         for own in opened:
             found = score_set(suite, own, names, is_null=own in nulls)
             tested[own.name] = list(found.tests)
-            rows += found.hospital_rows
+            rows += found.other_rows
             for test, split in zip(found.tests, own.tests, strict=True):
                 with suite.stage("figures and intervals"):
                     rows += ranking_rows(test.split, test.scored, LABEL_METRICS)

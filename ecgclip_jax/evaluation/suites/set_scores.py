@@ -17,6 +17,7 @@ from ecgclip_jax.evaluation.registry import registered_cohort, tasks
 from ecgclip_jax.evaluation.results import Exclusion, ResultRow
 from ecgclip_jax.evaluation.scored import ALL_LABELS, Arm, Scored
 from ecgclip_jax.evaluation.suites.arrays import SplitArrays, embed_set
+from ecgclip_jax.evaluation.suites.beside import beside_rows
 from ecgclip_jax.evaluation.suites.claims import Tested
 from ecgclip_jax.evaluation.suites.context import Suite, SuiteModel
 from ecgclip_jax.evaluation.suites.fitting import Job, fit_boosting, probe_jobs, run_job, whole
@@ -33,10 +34,10 @@ TRIVIAL, TABULAR, ORACLE = "trivial features", "gradient boosting", "oracle ceil
 
 @dataclass(frozen=True)
 class SetScores:
-    """Of one set: everything scored per test cohort, and the rows of the hospital probe."""
+    """Of one set: everything scored per test cohort, and rows about numbers, survival and hospitals."""
 
     tests: tuple[Tested, ...]
-    hospital_rows: tuple[ResultRow, ...]
+    other_rows: tuple[ResultRow, ...]
 
 
 def score_set(suite: Suite, opened: OpenSet, names: Sequence[str], *, is_null: bool) -> SetScores:
@@ -71,9 +72,10 @@ def score_set(suite: Suite, opened: OpenSet, names: Sequence[str], *, is_null: b
         save_predictions(suite.folder, f"{opened.name}-{test.name}", test.table, split, scored[test.name], suite.keep)
         found.append(Tested(test.name, split, tuple(scored[test.name])))
     arms = [Arm(name, model.fingerprint) for name, model in encoders.items() if name == PRETRAINED or name in twins]
-    with suite.stage("hospital probe"):
-        hospitals = hospital_rows(suite.spec, opened, arrays, arms, suite.access)
-    return SetScores(tuple(found), tuple(hospitals))
+    with suite.stage("numbers, survival and hospitals"):
+        rows = hospital_rows(suite.spec, opened, arrays, arms, suite.access)
+        rows += beside_rows(opened, [test.split for test in found], arrays, arms, suite.warnings)
+    return SetScores(tuple(found), tuple(rows))
 
 
 def _draws(suite: Suite, opened: OpenSet) -> list[LabelDraw]:
