@@ -14,7 +14,7 @@ LONG    = tests/multiprocess tests/training/test_objectives_learn.py
 TWO_WORKERS = -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test parity lint bench proofs compile-pod contact-sheet constraints clean
+.PHONY: help venv demo test parity lint bench proofs compile-pod step-bytes contact-sheet constraints clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -69,6 +69,10 @@ proofs: venv  ## `make proofs NAME`: a longer proof by hand (without a name: lis
 compile-pod: .venv-compile-tpu/.installed .venv-compile-cuda/.installed  ## ecgclip r34 compiled for TPU and GPU pods nobody here owns (6 GB, minutes)
 	.venv-compile-tpu/bin/python -m benchmarks.pod_compile
 	.venv-compile-cuda/bin/python -m benchmarks.pod_compile
+
+step-bytes: .venv-compile-cuda/.installed .venv-compile-tpu/.installed  ## bytes per ECG of the compiled training step, held to limits (6 GB, minutes)
+	.venv-compile-cuda/bin/python -m benchmarks.step_bytes
+	.venv-compile-tpu/bin/python -m benchmarks.step_bytes
 
 constraints: venv  ## compile constraints.txt again (one file for Python 3.11 to 3.13, no host names)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url \

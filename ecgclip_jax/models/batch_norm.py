@@ -48,7 +48,7 @@ class BatchNorm(nnx.Module):
 
     def __call__(self, x: Map, *, train: bool) -> Map:
         """Normalised by the groups' own statistics when `train`, by the running ones otherwise."""
-        return _applied([self], [x], None, train=train, relu=False)
+        return _applied([self], [x], None, train=train, form=_Form(self.groups, False, False))
 
     def move_running(self, mean: Statistic, var: Statistic, count: int) -> None:
         """Moves the running statistics towards those of groups of `count` values."""
@@ -57,20 +57,32 @@ class BatchNorm(nnx.Module):
         self.var[...] += self.momentum * (lax.stop_gradient(unbiased.mean(axis=0)) - self.var[...])
 
 
-def relu_of_norms(norms: Sequence[BatchNorm], xs: Sequence[Map], shortcut: Map | None = None, *, train: bool) -> Map:
-    """ReLU(Σ norms[i](xs[i]) + shortcut), in float32 inside and in the dtype of `xs` outside."""
-    return _applied(norms, xs, shortcut, train=train, relu=True)
+def relu_of_norms(
+    norms: Sequence[BatchNorm], xs: Sequence[Map], shortcut: Map | None = None, *, train: bool, forks: bool = False
+) -> Map:
+    """ReLU(Σ norms[i](xs[i]) + shortcut), in float32 inside and in the dtype of `xs` outside.
+
+    `forks` says that more than one reads the output, whose gradient is then a sum: a hint, which changes no value.
+    """
+    return _applied(norms, xs, shortcut, train=train, form=_Form(norms[0].groups, True, forks))
 
 
-def _applied(norms: Sequence[BatchNorm], xs: Sequence[Map], shortcut: Map | None, *, train: bool, relu: bool) -> Map:
+def _applied(norms: Sequence[BatchNorm], xs: Sequence[Map], shortcut: Map | None, *, train: bool, form: _Form) -> Map:
     if not train:
         moments = tuple(Moments(norm.mean[...][None], norm.var[...][None]) for norm in norms)
-        return _output(_parameters(norms), moments, tuple(xs), shortcut, relu)
-    groups = norms[0].groups
-    y, moments = _train(groups, relu, _parameters(norms), tuple(xs), shortcut)
+        return _output(_parameters(norms), moments, tuple(xs), shortcut, form.relu)
+    y, moments = _train(form, _parameters(norms), tuple(xs), shortcut)
     for norm, x, (mean, var) in zip(norms, xs, moments, strict=True):
-        norm.move_running(mean, var, count=x.shape[0] // groups * x.shape[1])
+        norm.move_running(mean, var, count=x.shape[0] // form.groups * x.shape[1])
     return y
+
+
+class _Form(NamedTuple):
+    """What is computed, and how it is used."""
+
+    groups: int
+    relu: bool
+    forks: bool
 
 
 class Moments(NamedTuple):
@@ -89,13 +101,13 @@ def _parameters(norms: Sequence[BatchNorm]) -> tuple[_Parameters, ...]:
     return tuple(_Parameters(norm.scale[...], norm.bias[...]) for norm in norms)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _train(
-    groups: int, relu: bool, parameters: tuple[_Parameters, ...], xs: tuple[Map, ...], shortcut: Map | None
+    form: _Form, parameters: tuple[_Parameters, ...], xs: tuple[Map, ...], shortcut: Map | None
 ) -> tuple[Map, tuple[Moments, ...]]:
     """The output and each norm's moments, through which no gradient flows back (they only move running statistics)."""
-    moments = tuple(group_moments(x, groups) for x in xs)
-    return _read_anew(_output(parameters, moments, xs, shortcut, relu)), moments
+    moments = tuple(group_moments(x, form.groups) for x in xs)
+    return _read_anew(_output(parameters, moments, xs, shortcut, form.relu)), moments
 
 
 def _output(
@@ -131,29 +143,31 @@ class _Kept(NamedTuple):
 
 
 def _forward(
-    groups: int, relu: bool, parameters: tuple[_Parameters, ...], xs: tuple[Map, ...], shortcut: Map | None
+    form: _Form, parameters: tuple[_Parameters, ...], xs: tuple[Map, ...], shortcut: Map | None
 ) -> tuple[tuple[Map, tuple[Moments, ...]], tuple[_Kept, bool]]:
-    y, moments = _train(groups, relu, parameters, xs, shortcut)
+    y, moments = _train(form, parameters, xs, shortcut)
     alone = len(xs) == 1 and shortcut is None
-    return (y, moments), (_Kept(parameters, moments, xs, y if relu and not alone else None), shortcut is not None)
+    return (y, moments), (_Kept(parameters, moments, xs, y if form.relu and not alone else None), shortcut is not None)
 
 
 def _backward(
-    groups: int, relu: bool, kept: tuple[_Kept, bool], gradients: tuple[Map, tuple[Moments, ...]]
+    form: _Form, kept: tuple[_Kept, bool], gradients: tuple[Map, tuple[Moments, ...]]
 ) -> tuple[tuple[_Parameters, ...], tuple[Map, ...], Map | None]:
     (parameters, moments, xs, y), has_shortcut = kept
     by_y, _ = gradients
-    if y is None:
-        xs, by_y = _read_anew((xs, by_y))
-    else:
-        xs, y = _read_anew((xs, y))
+    groups, relu = form.groups, form.relu
+    # The gradient before the ReLU is stored where a shortcut takes it too or a sum would have to be added up twice.
+    stored = y is not None or form.forks
+    xs, y = _read_anew((xs, y))
+    if not stored:
+        by_y = _read_anew((xs, by_y))[1]
     by_z = _through_relu(relu, parameters, moments, xs, y, by_y)
     total, *along = _sums(by_z, xs, moments, groups)
-    if y is None:
+    if stored:
+        by_z = _read_anew(by_z)
+    else:
         xs, by_y, total, along = _read_anew((xs, by_y, total, along))
         by_z = _through_relu(relu, parameters, moments, xs, y, by_y)
-    else:
-        by_z = _read_anew(by_z)
     count = by_z.shape[0] // groups * by_z.shape[1]
     by_parameters, by_xs = [], []
     for own, (mean, var), x, product in zip(parameters, moments, xs, along, strict=True):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -90,10 +91,49 @@ class Conv1d(nnx.Module):
 
     def __call__(self, x: Float[Array, "batch time width_in"]) -> Float[Array, "batch steps width_out"]:
         """[batch, time, width_in] → [batch, ceil(time / stride), width_out]."""
-        kernel = self.kernel[...].astype(x.dtype)
-        pad = kernel.shape[0] // 2
-        y = lax.conv_general_dilated(x, kernel, (self.stride,), [(pad, pad)], dimension_numbers=("NWC", "WIO", "NWC"))
-        return kept_as(CONVOLUTION_OUTPUT, y)
+        convolve = _thinned if self.kernel.shape[0] == 1 < self.stride else _convolved
+        return kept_as(CONVOLUTION_OUTPUT, convolve(self.stride, x, self.kernel[...].astype(x.dtype)))
+
+
+def _convolved(
+    stride: int, x: Float[Array, "batch time width_in"], kernel: Float[Array, "tap width_in width_out"]
+) -> Float[Array, "batch steps width_out"]:
+    pad = kernel.shape[0] // 2
+    return lax.conv_general_dilated(x, kernel, (stride,), [(pad, pad)], dimension_numbers=("NWC", "WIO", "NWC"))
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _thinned(
+    stride: int, x: Float[Array, "batch time width_in"], kernel: Float[Array, "1 width_in width_out"]
+) -> Float[Array, "batch steps width_out"]:
+    """A convolution of one tap, most samples of which it never looks at: their gradient is zero.
+
+    Except on TPUs, which fuse the whole, the gradient is made of the samples looked at and spread where it is read.
+    """
+    return _convolved(stride, x, kernel)
+
+
+def _thinned_forward(stride: int, x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _convolved(stride, x, kernel), (x, kernel)
+
+
+def _thinned_backward(stride: int, kept: tuple[Array, Array], by_y: Array) -> tuple[Array, Array]:
+    x, kernel = kept
+    (by_kernel,) = jax.linear_transpose(lambda kernel: _convolved(stride, x, kernel), kernel)(by_y)
+
+    def spread(by_y: Array) -> Array:
+        seen = _convolved(1, by_y, kernel.swapaxes(1, 2))
+        unseen_at_the_end = (x.shape[1] - 1) % stride
+        return lax.pad(seen, jnp.zeros((), x.dtype), [(0, 0, 0), (0, unseen_at_the_end, stride - 1), (0, 0, 0)])
+
+    def whole(by_y: Array) -> Array:
+        by_x: Array = jax.linear_transpose(lambda x: _convolved(stride, x, kernel), x)(by_y)[0]
+        return by_x
+
+    return lax.platform_dependent(by_y, tpu=whole, default=spread), by_kernel
+
+
+_thinned.defvjp(_thinned_forward, _thinned_backward)
 
 
 class LayerNorm(nnx.Module):

@@ -120,7 +120,12 @@ def _attend_backward(kept: tuple[Array, Array, Array], gradients: _Attended) -> 
     by_steps = by_scores[:, :, 1:].astype(x.dtype)
     along_time = jnp.concatenate([_rows(weights, x), by_steps], axis=1)
     along_width = jnp.concatenate([by_sums, jnp.broadcast_to(probe, (len(x), *probe.shape))], axis=1)
-    by_x = jnp.einsum("brt,brw->btw", along_time, along_width)
+    # Written out rather than as a product of matrices: so few terms are summed where they are read, and never stored.
+    outer = (
+        along_time[:, row, :, None].astype(jnp.float32) * along_width[:, row, None, :]
+        for row in range(along_time.shape[1])
+    )
+    by_x = sum(outer, start=jnp.zeros((), jnp.float32)).astype(x.dtype)
     by_probe = _over_steps(by_steps, x).sum(axis=0).astype(probe.dtype)
     return by_x, by_probe, by_scores[:, :, 0].sum(axis=0), by_scores[:, :, 1:].sum(axis=0)
 

@@ -127,7 +127,7 @@ class ResNet1D(nnx.Module):
 
     def trunk(self, signal: Float[Array, "batch time lead"], *, train: bool) -> Float[Array, "batch steps width"]:
         """The map before pooling, one step per 16 samples, in the tower's compute dtype."""
-        x = relu_of_norms([self.stem_norm], [self.stem(signal.astype(self.dtype))], train=train)
+        x = relu_of_norms([self.stem_norm], [self.stem(signal.astype(self.dtype))], train=train, forks=True)
         for number in range(1, len(STAGE_STRIDES) + 1):
             x = getattr(self, f"stage{number}")(x, train=train)
         return x

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -233,6 +233,15 @@ def test_the_mesh_does_not_change_values_statistics_or_gradients(tiny: tuple) ->
     assert not MOVES_ACTIVATIONS.search(program)
 
 
+def all_equations(jaxpr: Any) -> Iterator[Any]:
+    """Equations of a traced function and of those that it calls."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for called in equation.params.values():
+            if hasattr(called, "eqns"):
+                yield from all_equations(called)
+
+
 def test_bfloat16_computes_in_bfloat16_and_keeps_float32_around_it(tiny: tuple) -> None:
     half, exact, ecg = towers_of(SHORT, dtype="bfloat16", **TINY), towers_of(SHORT, **TINY), ecg_batch(SHORT, 8)
     initial = jax.eval_shape(half.init, jax.random.key(0))
@@ -246,7 +255,7 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_float32_around_it(tiny: tuple) 
     np.testing.assert_allclose(moved["stem_norm"]["var"], reference_moved["stem_norm"]["var"], rtol=1e-3)
 
     # Every convolution takes bfloat16, every reduction over time (a norm's or a mean's) float32.
-    equations = jax.make_jaxpr(lambda x: half.ecg(*tiny, x, train=True))(ecg).eqns
+    equations = list(all_equations(jax.make_jaxpr(lambda x: half.ecg(*tiny, x, train=True))(ecg)))
     convolutions = [e for e in equations if e.primitive.name == "conv_general_dilated"]
     assert len(convolutions) == 20
     assert {v.aval.dtype for e in convolutions for v in e.invars} == {jnp.dtype("bfloat16")}
