@@ -29,6 +29,7 @@ class CalibrateArguments:
     Writes RUN/evaluation/operating_points-COHORT.json beside the run's own points, never over a file.
 
     A cohort of your own:   ecgclip calibrate runs/first --data my_hospital/validation
+
     Few false alarms:       ecgclip calibrate runs/first --data my_hospital/validation --rule specificity --target 0.95
     """
 

@@ -33,7 +33,9 @@ class CompareArguments:
     of false ones. Macro means are per source of labels and never mix real and synthetic data.
 
     Two evaluations of the same experiment:   ecgclip compare runs/a runs/b
+
     The same suite of both:                   ecgclip compare runs/a runs/b --suite ecgclip89_small
+
     Two models of one evaluation:             ecgclip compare runs/a runs/a --models pre-trained "untrained seed 0"
     """
 
