@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -159,7 +159,10 @@ def interval_columns(metric: Metric, estimates: Sequence[Estimate], n_fewer: int
     if len(first.values) > 1:
         second = estimates[1] if len(estimates) == 2 else Estimate(np.zeros_like(first.values), np.zeros((1, 1)))
         values = first.values - second.values
-        return estimate_columns(values.mean(), seed_interval(values, first.draws - second.draws, n_fewer))
+        interval = seed_interval(values, first.draws - second.draws, n_fewer)
+        lowest, highest = (-1.0 if len(estimates) == 2 else 0.0, 1.0) if metric.scale == "share" else (-np.inf, np.inf)
+        within = replace(interval, low=max(interval.low, lowest), high=min(interval.high, highest))
+        return estimate_columns(values.mean(), within)
     drawn = [(float(e.values[0]), e.draws[0]) for e in estimates]
     if len(drawn) == 1:
         interval = corrected_interval(*drawn[0], n_fewer, scale=metric.scale, nearest=nearest)

@@ -10,7 +10,7 @@ from ecgclip_jax.spec.base import Spec
 from ecgclip_jax.spec.evaluation import FinetuneSpec
 from ecgclip_jax.spec.experiment import Source
 
-SuiteProtocol = Literal["zero_shot", "linear_probe", "fine_tune"]
+SuiteProtocol = Literal["zero_shot", "linear_probe", "nearest_neighbours", "fine_tune"]
 ArmRole = Literal["ladder", "baseline", "null"]
 PRETRAINED = "pre-trained"
 SCRATCH = "from random initialisation"

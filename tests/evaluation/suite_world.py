@@ -121,7 +121,7 @@ def make_suite(**changes: Any) -> SuiteSpec:
         summary="a tiny suite",
         cohorts=(cohorts,),
         tasks=TASKS,
-        protocols=("zero_shot", "linear_probe"),
+        protocols=("zero_shot", "linear_probe", "nearest_neighbours"),
         fractions=(0.2, 1.0),
         draws=2,
         min_test_positives=5,

@@ -54,6 +54,7 @@ def test_skill_is_found_apart_by_source_of_labels_and_missing_cohorts_are_named(
         difference = macro(results, source, compared_with="untrained seed 0")
         assert difference.ci_low > 0
         assert macro(results, source, label_fraction=0.2).n_repeats == 2
+        assert macro(results, source, protocol="nearest_neighbours").value > 0.75
     assert {r.label_group for r in results.rows if r.label == "macro"} == {"report", "independent", "hospital"}
     assert {r.availability for r in results.rows} == {"synthetic"}
     assert any("gone: no data" in warning for warning in results.warnings)

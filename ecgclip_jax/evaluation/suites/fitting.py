@@ -17,6 +17,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from ecgclip_jax.evaluation.embedding import Store, array_key
 from ecgclip_jax.evaluation.protocols.few_labels import LabelDraw
 from ecgclip_jax.evaluation.protocols.finetune import FinetuneError
+from ecgclip_jax.evaluation.protocols.knn import NEIGHBOURS, NeighboursError, fit_neighbours
 from ecgclip_jax.evaluation.protocols.linear_probe import INVERSE_L2_GRID, ProbeData, ProbeError, fit_probe
 from ecgclip_jax.evaluation.results import Exclusion
 from ecgclip_jax.evaluation.scored import ALL_LABELS, Arm, Scored
@@ -85,7 +86,7 @@ def _fit(job: Job, opened: OpenSet) -> Fitted:
     """The fit, or no scores and the reason: one draw without any usable label must not stop a suite."""
     try:
         return job.fit(job.draw)
-    except (FinetuneError, ProbeError) as error:
+    except (FinetuneError, NeighboursError, ProbeError) as error:
         shape = {test.name: test.labels.positive.shape for test in opened.tests}
         return Fitted({name: np.full(own, np.nan, np.float32) for name, own in shape.items()}, str(error))
 
@@ -115,6 +116,18 @@ def fit_linear(opened: OpenSet, features: Features) -> Callable[[LabelDraw], Fit
         scores = {test.name: probe.scores(features[test.name]) for test in opened.tests}
         note = f"C = {probe.inverse_l2:g} chosen on validation for all labels"
         return Fitted(scores, note, probe.inverse_l2)
+
+    return fit
+
+
+def fit_nearest(opened: OpenSet, features: Features) -> Callable[[LabelDraw], Fitted]:
+    """Shares of positives among the nearest training records."""
+
+    def fit(draw: LabelDraw) -> Fitted:
+        train, validation = probe_data(opened.train, features, draw.rows), probe_data(opened.validation, features)
+        model = fit_neighbours(train, validation)
+        scores = {test.name: model.scores(features[test.name]) for test in opened.tests}
+        return Fitted(scores, f"k = {model.k} chosen on validation for all labels", float(model.k))
 
     return fit
 
@@ -159,3 +172,10 @@ def probe_jobs(arm: Arm, features: Features, opened: OpenSet, draws: Sequence[La
     fit = fit_linear(opened, features)
     for draw in draws:
         yield Job(arm, "linear_probe", draw, ("linear probe", *INVERSE_L2_GRID), fit)
+
+
+def neighbour_jobs(arm: Arm, features: Features, opened: OpenSet, draws: Sequence[LabelDraw]) -> Iterator[Job]:
+    """Nearest neighbours of an arm on every draw."""
+    fit = fit_nearest(opened, features)
+    for draw in draws:
+        yield Job(arm, "nearest_neighbours", draw, ("nearest neighbours", *NEIGHBOURS), fit)

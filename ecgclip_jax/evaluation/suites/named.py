@@ -103,8 +103,8 @@ def ecgclip89_small() -> SuiteSpec:
         summary="89 tasks on ten synthetic hospitals with the narrow encoder of experiments/ecgclip89_synthetic.py",
         generate=True,
         cohorts=(hospitals(),),
-        protocols=("zero_shot", "linear_probe", "fine_tune"),
-        fine_tuning=FinetuneSpec(learning_rates=(1e-3, 3e-3), epochs=4, min_steps=100, checks=5, patience=3),
+        protocols=("zero_shot", "linear_probe", "nearest_neighbours", "fine_tune"),
+        fine_tuning=FinetuneSpec(learning_rates=(1e-3, 3e-3), epochs=4, min_steps=100, batch=32, checks=5),
         experiment="ecgclip89_synthetic",
         arms=LADDER,
         null_worlds=(

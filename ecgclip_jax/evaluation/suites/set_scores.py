@@ -20,7 +20,7 @@ from ecgclip_jax.evaluation.suites.arrays import SplitArrays, embed_set
 from ecgclip_jax.evaluation.suites.beside import beside_rows
 from ecgclip_jax.evaluation.suites.claims import Tested
 from ecgclip_jax.evaluation.suites.context import Suite, SuiteModel
-from ecgclip_jax.evaluation.suites.fitting import Job, fit_boosting, probe_jobs, run_job, whole
+from ecgclip_jax.evaluation.suites.fitting import Job, fit_boosting, neighbour_jobs, probe_jobs, run_job, whole
 from ecgclip_jax.evaluation.suites.guards import hospital_rows
 from ecgclip_jax.evaluation.suites.opening import OpenSet, SuiteSplit
 from ecgclip_jax.evaluation.suites.splits import test_split
@@ -89,13 +89,19 @@ def _draws(suite: Suite, opened: OpenSet) -> list[LabelDraw]:
 def _probe_jobs(
     suite: Suite, opened: OpenSet, encoders: Mapping[str, SuiteModel], arrays: Mapping[str, SplitArrays]
 ) -> Iterator[Job]:
-    """Linear probes of every encoder and of trivial features, and gradient boosting on a hospital's own table."""
-    if "linear_probe" not in suite.spec.protocols:
-        return
-    draws = _draws(suite, opened)
+    """What reads frozen features of every encoder; trivial features; boosting on a hospital's own table."""
+    protocols, draws = suite.spec.protocols, _draws(suite, opened)
     for name, model in encoders.items():
-        features = {split: own.models[name].features for split, own in arrays.items()}
-        yield from probe_jobs(Arm(name, model.fingerprint), features, opened, draws)
+        arm, features = (
+            Arm(name, model.fingerprint),
+            {split: own.models[name].features for split, own in arrays.items()},
+        )
+        if "linear_probe" in protocols:
+            yield from probe_jobs(arm, features, opened, draws)
+        if "nearest_neighbours" in protocols:
+            yield from neighbour_jobs(arm, features, opened, draws)
+    if "linear_probe" not in protocols:
+        return
     medians = training_medians(arrays[opened.train.name].trivial)
     plain = {split: fill_missing(own.trivial, medians) for split, own in arrays.items()}
     yield from probe_jobs(Arm(TRIVIAL, array_key(*TRIVIAL_FEATURES)), plain, opened, draws)

@@ -15,7 +15,7 @@ from ecgclip_jax.evaluation.suites.runner import SuiteOutcome
 from ecgclip_jax.spec.suites import SuiteSpec
 
 FIGURE = "average_precision"
-_ORDER = ("zero_shot", "linear_probe", "fine_tune", "tabular", "oracle")
+_ORDER = ("zero_shot", "nearest_neighbours", "linear_probe", "fine_tune", "tabular", "oracle")
 
 
 def suite_summary(spec: SuiteSpec, outcome: SuiteOutcome) -> RenderableType:
