@@ -136,6 +136,15 @@ def test_a_leaked_patient_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         run(monkeypatch, tmp_path, make_world(test=make_split("test", 2, patient_ids=ids)))
 
 
+def test_records_under_another_name_are_left_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    world = make_world()
+    shared = make_split("train", 0)
+    outcome = run(monkeypatch, tmp_path, world | {"birch": shared, "gone": world["birch"]})
+    assert any("birch: 200 records left out, their waveforms are learnt from" in w for w in outcome.results.warnings)
+    assert any("birch: no data: birch: no record" in warning for warning in outcome.results.warnings)
+    assert macro(outcome.results, "report", split="gone").value > 0.8
+
+
 def test_a_constant_model_scores_a_half_and_the_prevalence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Constant(SuiteFake):
         def encode_ecg(self, ecg_uv: np.ndarray, mains_hz: np.ndarray | None = None, batch: int = 64) -> Any:

@@ -16,6 +16,7 @@ from ecgclip_jax.evaluation.registry import CohortAvailability, tasks, the_89
 from ecgclip_jax.evaluation.selection import Overlapping, choose_rows
 from ecgclip_jax.evaluation.task_labels import TaskLabels, task_labels
 from ecgclip_jax.evaluation.tasks import EvaluationError, patient_index
+from ecgclip_jax.spec.experiment import Source
 from ecgclip_jax.spec.suites import CohortSet, SuiteSpec, TestCohort
 
 
@@ -105,19 +106,18 @@ def open_set(
         EvaluationError: a patient in two roles, or overlap with pre-training if that is to be refused.
     """
 
-    def opened(cohort: TestCohort, *, test: bool) -> SuiteSplit:
-        return _open(data_dir, cohort, names, exposure if test else None, on_overlap, warnings, index_only=test)
-
+    opener = _Opener(Path(data_dir), names, exposure, on_overlap, warnings)
     try:
-        train = opened(TestCohort(name="train", sources=cohorts.train), test=False)
-        validation = opened(TestCohort(name="validation", sources=cohorts.validation), test=False)
-        internal = opened(cohorts.internal, test=True)
+        train = opener.learning("train", cohorts.train)
+        validation = opener.learning("validation", cohorts.validation)
+        learnt = _waveforms(train) | _waveforms(validation)
+        internal = opener.testing(cohorts.internal, learnt)
     except CohortError as error:
         return str(error)
     external, missing = [], {}
     for cohort in cohorts.external:
         try:
-            external.append(opened(cohort, test=True))
+            external.append(opener.testing(cohort, learnt))
         except CohortError as error:
             missing[cohort.name] = str(error)
     found = OpenSet(cohorts.name, train, validation, (internal, *external), cohorts.internal.name, missing)
@@ -125,69 +125,81 @@ def open_set(
     return found
 
 
-def _open(
-    data_dir: str | Path,
-    cohort: TestCohort,
-    names: Sequence[str],
-    exposure: str | Path | None,
-    on_overlap: Overlapping,
-    warnings: list[str],
-    *,
-    index_only: bool,
-) -> SuiteSplit:
-    found = [
-        _part(open_cohort(data_dir, source), names, exposure, on_overlap, warnings, index_only)
-        for source in cohort.sources
-    ]
-    parts = tuple(part for part, _, _ in found)
-    stated = [own for _, own, _ in found]
-    labels = Labels(
-        tuple(names),
-        np.concatenate([matrix.positive for _, _, matrix in found]),
-        np.concatenate([matrix.known for _, _, matrix in found]),
-    )
-    groups = {task: group for own in stated for task, group in own.groups.items()}
-    availabilities = sorted({group.availability for group in groups.values()})
-    if len(availabilities) != 1:
-        raise EvaluationError(f"{cohort.name}: expected labels of one availability, found {availabilities or 'none'}")
-    patient, without_id = patient_index(pa.concat_tables(_identified(part) for part in parts))
-    if without_id:
-        warnings.append(
-            f"{cohort.name}: {without_id} of {len(patient)} records have no patient id; each counts as a patient of "
-            "its own, so intervals may be too narrow"
+def _waveforms(split: SuiteSplit) -> frozenset[str]:
+    return frozenset(split.table.column("waveform_sha256").to_pylist())
+
+
+@dataclass(frozen=True)
+class _Opener:
+    """Opens splits and picks their records; what a reader must know goes into `warnings`."""
+
+    data_dir: Path
+    names: Sequence[str]
+    exposure: str | Path | None
+    on_overlap: Overlapping
+    warnings: list[str]
+
+    def learning(self, name: str, sources: Sequence[Source]) -> SuiteSplit:
+        """Every first window of which some task is known."""
+        return self._joined(name, [self._part(open_cohort(self.data_dir, source)) for source in sources])
+
+    def testing(self, cohort: TestCohort, learnt: frozenset[str]) -> SuiteSplit:
+        """Index ECGs that pre-training has not seen and whose waveform nobody learns from here.
+
+        Cohorts share records (PTB-XL is a part of the Challenge 2021), so other names are not other ECGs.
+        """
+        parts = [self._part(open_cohort(self.data_dir, source), cohort.name, learnt) for source in cohort.sources]
+        return self._joined(cohort.name, parts)
+
+    def _part(
+        self, split: CohortSplit, test: str = "", learnt: frozenset[str] = frozenset()
+    ) -> tuple[Part, TaskLabels, Labels]:
+        truth = task_labels(split, self.names)
+        counted = truth.scored if test else truth.known
+        allowed = np.zeros(len(split), bool)
+        allowed[choose_rows(split, self.exposure if test else None, self.on_overlap, self.warnings)] = True
+        if learnt:
+            shared = np.array([own in learnt for own in split.table.column("waveform_sha256").to_pylist()], bool)
+            if (allowed & shared).any():
+                n_shared = int((allowed & shared).sum())
+                self.warnings.append(f"{test}: {n_shared} records left out, their waveforms are learnt from")
+            allowed &= ~shared
+        rows = np.flatnonzero(allowed & counted.any(axis=1))
+        positive, known = np.zeros((2, len(rows), len(self.names)), bool)
+        for column, task in enumerate(truth.tasks):
+            index = self.names.index(task)
+            known[:, index] = counted[rows, column]
+            positive[:, index] = truth.positive[rows, column] & known[:, index]
+        return Part(split, rows), truth, Labels(tuple(self.names), positive, known)
+
+    def _joined(self, name: str, found: Sequence[tuple[Part, TaskLabels, Labels]]) -> SuiteSplit:
+        parts = tuple(part for part, _, _ in found)
+        if not any(len(part.rows) for part in parts):
+            raise CohortError(f"{name}: no record that may be used knows any task of the suite")
+        groups = {task: group for _, own, _ in found for task, group in own.groups.items()}
+        availabilities = sorted({group.availability for group in groups.values()})
+        if len(availabilities) != 1:
+            raise EvaluationError(f"{name}: expected labels of one availability, found {', '.join(availabilities)}")
+        patient, without_id = patient_index(pa.concat_tables(_identified(part) for part in parts))
+        if without_id:
+            self.warnings.append(
+                f"{name}: {without_id} of {len(patient)} records have no patient id; each counts as a patient of its "
+                "own, so intervals may be too narrow"
+            )
+        return SuiteSplit(
+            name=name,
+            parts=parts,
+            labels=Labels(
+                tuple(self.names),
+                np.concatenate([matrix.positive for _, _, matrix in found]),
+                np.concatenate([matrix.known for _, _, matrix in found]),
+            ),
+            weight=np.concatenate([own.weight[part.rows] for part, own, _ in found]),
+            patient=patient,
+            label_source={task: group.label_source for task, group in groups.items()},
+            availability=availabilities[0],
+            unavailable={t: why for _, own, _ in found for t, why in own.unavailable.items() if t not in groups},
         )
-    return SuiteSplit(
-        name=cohort.name,
-        parts=parts,
-        labels=labels,
-        weight=np.concatenate([own.weight[part.rows] for part, own, _ in found]),
-        patient=patient,
-        label_source={task: group.label_source for task, group in groups.items()},
-        availability=availabilities[0],
-        unavailable={t: why for t, why in stated[0].unavailable.items() if t not in groups},
-    )
-
-
-def _part(
-    split: CohortSplit,
-    names: Sequence[str],
-    exposure: str | Path | None,
-    on_overlap: Overlapping,
-    warnings: list[str],
-    index_only: bool,
-) -> tuple[Part, TaskLabels, Labels]:
-    truth = task_labels(split, names)
-    counted = truth.scored if index_only else truth.known
-    allowed = np.zeros(len(split), bool)
-    allowed[choose_rows(split, exposure, on_overlap, warnings)] = True
-    rows = np.flatnonzero(allowed & counted.any(axis=1))
-    column = {task: index for index, task in enumerate(truth.tasks)}
-    positive, known = np.zeros((2, len(rows), len(names)), bool)
-    for index, name in enumerate(names):
-        if name in column:
-            known[:, index] = counted[rows, column[name]]
-            positive[:, index] = truth.positive[rows, column[name]] & known[:, index]
-    return Part(split, rows), truth, Labels(tuple(names), positive, known)
 
 
 def _identified(part: Part) -> pa.Table:

@@ -118,7 +118,7 @@ def _tuning_jobs(suite: Suite, opened: OpenSet, plan: TuningPlan) -> Iterator[Jo
     for draw in draws:
         scratch = models.untrained(draw.repeat)
         yield plan.job(Arm(PRETRAINED, models.pretrained.fingerprint), lambda: models.pretrained, draw)
-        yield plan.job(Arm(SCRATCH, "random weights"), lambda model=scratch: model, draw)
+        yield plan.job(Arm(SCRATCH, scratch.fingerprint, draw.repeat), lambda model=scratch: model, draw)
     for name, model in models.arms.items():
         for draw in draws:
             if draw.fraction in spec.ladder_fractions:
