@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ecgclip_jax.cli.evaluate import EvaluateArguments, evaluate_run
-from ecgclip_jax.cli.options import default_data_dir, parse_with_overrides
+from ecgclip_jax.cli.options import default_data_dir, parse_with_overrides, shipped_experiment
 from ecgclip_jax.cli.prepare import prepare
 from ecgclip_jax.spec.files import load_experiment
 
@@ -35,7 +35,7 @@ class DemoArguments:
 def main(words: list[str]) -> int:
     """Prepares, trains, evaluates, and says how long each took."""
     arguments, overrides = parse_with_overrides(DemoArguments, words, "demo")
-    experiment = load_experiment(_experiment_file(), arguments.variant, overrides)
+    experiment = load_experiment(shipped_experiment("demo"), arguments.variant, overrides)
     workdir = arguments.workdir or Path("runs") / experiment.name
     console = Console()
     began_s = time.monotonic()
@@ -53,9 +53,3 @@ def main(words: list[str]) -> int:
         highlight=False,
     )
     return 0
-
-
-def _experiment_file() -> Path:
-    import experiments
-
-    return Path(str(experiments.__file__)).parent / "demo.py"

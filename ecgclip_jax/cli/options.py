@@ -20,6 +20,13 @@ def default_data_dir() -> Path:
     return Path(os.environ.get("ECGCLIP_DATA", "data"))
 
 
+def shipped_experiment(name: str) -> Path:
+    """File of an experiment that comes with the package."""
+    import experiments
+
+    return Path(str(experiments.__file__)).parent / f"{name}.py"
+
+
 def parse(arguments: type[Arguments], words: Sequence[str], command: str) -> Arguments:
     """The command's arguments; `--help` and mistakes end the program with tyro's text."""
     return tyro.cli(arguments, args=list(words), prog=f"ecgclip {command}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from ecgclip_jax.cli.generated import prepare_generated
+from ecgclip_jax.cli.options import shipped_experiment
 from ecgclip_jax.spec.experiment import Experiment
 from ecgclip_jax.spec.files import load_variants
 from ecgclip_jax.spec.suites import CohortSet, SuiteSpec
@@ -85,7 +86,7 @@ def _arms(
 
     if not spec.arms:
         return {}, []
-    file = _shipped(spec.experiment)
+    file = shipped_experiment(spec.experiment)
     variants = load_variants(file)
     if experiment.name not in {variant.name for variant in variants.values()}:
         return {}, [
@@ -100,9 +101,3 @@ def _arms(
         train(variants[arm.variant].replace(steps | {"seed": experiment.seed}), folder, data_dir)
         models[arm.name] = load_model(folder)
     return models, []
-
-
-def _shipped(name: str) -> Path:
-    import experiments
-
-    return Path(str(experiments.__file__)).parent / f"{name}.py"

@@ -16,15 +16,15 @@ from typing import Final
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
+from ecgclip_jax.evaluation.paired_test import paired_test
 from ecgclip_jax.evaluation.predictions import PREFIX, Predictions, load_predictions
 from ecgclip_jax.evaluation.results import SMALLEST_CELL, Exclusion
 from ecgclip_jax.evaluation.scored import ClassCounts, Scored, TestSplit, class_counts
 from ecgclip_jax.evaluation.scoring import METRICS, Estimate, interval_columns, left_out, macro_estimate, measure
 from ecgclip_jax.evaluation.tasks import EvaluationError
 from ecgclip_jax.metrics.multiple_testing import benjamini_hochberg, holm
-from ecgclip_jax.metrics.permutation import paired_permutation, two_sided_p
 from ecgclip_jax.metrics.ranking import RANKING_METRICS
 
 COMPARED: Final = ("auroc", "average_precision", "average_precision_at_prevalence_0.05")
@@ -200,7 +200,7 @@ class _Paired:
         self.split, self.counts = split, class_counts(split)
         self.excluded = left_out(split, [*first, *second])
         self.measured = [measure(split, own)[0] for own in (first, second)]
-        self.observed, self.permuted = _permuted(split, first, second, permutations)
+        self.tested = paired_test(split, first, second, np.arange(len(split.labels.concepts)), permutations)
         self.base = Difference(
             availability=str(split.common.get("availability", "")),
             cohort=str(split.common["cohort"]),
@@ -251,33 +251,11 @@ class _Paired:
     def _p(self, metric: str, labels: list[int]) -> float:
         if metric not in RANKING_METRICS:
             return math.nan
-        tested = RANKING_METRICS.index(metric)
-        observed, permuted = self.observed[labels, tested].mean(), self.permuted[labels, tested].mean(axis=0)
-        return float(two_sided_p(np.array(observed), permuted))
+        return float(self.tested.macro_p(np.array(labels))[RANKING_METRICS.index(metric)])
 
 
 def _index(metric: str) -> int:
     return [m.name for m in METRICS].index(metric)
-
-
-def _permuted(
-    split: TestSplit, first: Sequence[Scored], second: Sequence[Scored], permutations: int
-) -> tuple[Float[np.ndarray, "labels metrics"], Float[np.ndarray, "labels metrics permutations"]]:
-    """Differences as observed and permuted, averaged over the repeats, whose coins are the same."""
-    tests = [
-        paired_permutation(
-            split.labels.positive,
-            split.labels.known,
-            a.scores,
-            b.scores,
-            split.patient,
-            permutations=permutations,
-            seed=split.seed,
-            sampling=split.sampling,
-        )
-        for a, b in zip(first, second, strict=True)
-    ]
-    return np.mean([t.observed for t in tests], axis=0), np.mean([t.permuted for t in tests], axis=0)
 
 
 def _row(row: Difference, estimates: Sequence[Estimate], counts: Sequence[ClassCounts], p: float) -> Difference:

@@ -55,7 +55,7 @@ def fit_neighbours(train: ProbeData, validation: ProbeData, grid: tuple[int, ...
     Raises:
         NeighboursError: no label has both classes in training and in validation.
     """
-    fitted, chosen_by = _both_classes(train), _both_classes(train) & _both_classes(validation)
+    fitted, chosen_by = train.both_classes, train.both_classes & validation.both_classes
     if not chosen_by.any():
         raise NeighboursError(
             f"nearest neighbours: expected labels with positives and negatives in training and in validation, found "
@@ -111,11 +111,6 @@ def _equally_known(
     patterns, group = np.unique(known[:, chosen], axis=1, return_inverse=True)
     for number in range(patterns.shape[1]):
         yield chosen[group == number], np.flatnonzero(patterns[:, number])
-
-
-def _both_classes(data: ProbeData) -> Bool[np.ndarray, "labels"]:
-    both: np.ndarray = (data.positive & data.known).any(axis=0) & (~data.positive & data.known).any(axis=0)
-    return both
 
 
 def _macro_precision(

@@ -31,6 +31,12 @@ class ProbeData:
     positive: Bool[np.ndarray, "records labels"]
     known: Bool[np.ndarray, "records labels"]
 
+    @property
+    def both_classes(self) -> Bool[np.ndarray, "labels"]:
+        """Labels with a known positive and a known negative."""
+        both: np.ndarray = (self.positive & self.known).any(axis=0) & (~self.positive & self.known).any(axis=0)
+        return both
+
 
 @dataclass(frozen=True)
 class LinearProbe:
@@ -59,7 +65,7 @@ def fit_probe(train: ProbeData, validation: ProbeData, grid: tuple[float, ...] =
     Raises:
         ProbeError: no label has both classes in training, or no record in validation has a known label.
     """
-    fitted = _both_classes(train)
+    fitted = train.both_classes
     if not fitted.any():
         raise ProbeError("linear probe: no label has a positive and a negative record in the training split")
     rotation = fit_rotation(train.features)
@@ -80,15 +86,9 @@ def fit_probe(train: ProbeData, validation: ProbeData, grid: tuple[float, ...] =
         grid[best],
         {c: float(loss) for c, loss in zip(grid, losses, strict=True)},
         fitted,
-        fitted & ~_both_classes(validation),
+        fitted & ~validation.both_classes,
         int(solution.iterations),
     )
-
-
-def _both_classes(data: ProbeData) -> Bool[np.ndarray, "labels"]:
-    positive, negative = data.positive & data.known, ~data.positive & data.known
-    both: np.ndarray = positive.any(axis=0) & negative.any(axis=0)
-    return both
 
 
 def _validation_losses(

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ecgclip_jax.evaluation.paired_test import paired_test
 from ecgclip_jax.evaluation.results import Exclusion
 from ecgclip_jax.evaluation.scored import Scored, TestSplit, class_counts
-from ecgclip_jax.evaluation.scoring import METRICS, Estimate, left_out, macro_estimate, measure
-from ecgclip_jax.metrics.intervals import Interval, difference_interval, seed_interval
+from ecgclip_jax.evaluation.scoring import METRICS, interval_columns, left_out, macro_estimate, measure
+from ecgclip_jax.metrics.intervals import Interval
 from ecgclip_jax.metrics.multiple_testing import holm
 from ecgclip_jax.metrics.non_inferiority import non_inferiority
-from ecgclip_jax.metrics.permutation import paired_permutation, two_sided_p
 from ecgclip_jax.metrics.ranking import RANKING_METRICS
 from ecgclip_jax.spec.suites import Claim
 
@@ -114,8 +114,11 @@ def _finding(claim: Claim, test: Tested, permutations: int) -> Finding:
     means = [macro_estimate(m, kept, index)[0] for m in measured]
     if not all(np.isfinite(mean.values).all() for mean in means):
         return replace(nothing, n_labels=len(kept), reason=str(Exclusion.SCORES_NOT_FINITE))
-    n_fewer = int(np.median([class_counts(test.split)[i].n_fewer for i in kept]))
-    interval = _interval(means[0], means[1], n_fewer)
+    counts = class_counts(test.split)
+    n_fewer = int(np.median([counts[i].n_fewer for i in kept]))
+    nearest = float(np.median([counts[i].nearest for i in kept]))
+    columns = interval_columns(METRICS[index], means, n_fewer, nearest)
+    interval = Interval(columns["ci_low"], columns["ci_high"], columns["discarded_draws"])
     values = [float(mean.values.mean()) for mean in means]
     finding = replace(
         nothing,
@@ -137,16 +140,6 @@ def _repeats(first: list[Scored], second: list[Scored]) -> tuple[list[Scored], l
     return tuple([next(s for s in own if s.repeat == n) for n in numbers] for own in (first, second))  # type: ignore[return-value]
 
 
-def _interval(first: Estimate, second: Estimate, n_fewer: int) -> Interval:
-    """Over patients and, with several repeats, seeds."""
-    values, draws = first.values - second.values, first.draws - second.draws
-    if len(values) > 1:
-        return seed_interval(values, draws, n_fewer)
-    return difference_interval(
-        (float(first.values[0]), first.draws[0]), (float(second.values[0]), second.draws[0]), n_fewer
-    )
-
-
 def _p_value(
     claim: Claim,
     split: TestSplit,
@@ -155,23 +148,9 @@ def _p_value(
     kept: Sequence[int],
     permutations: int,
 ) -> float:
-    """Two-sided: the coins are the same in every repeat, so the mean over repeats is permuted as one figure."""
-    column = RANKING_METRICS.index(claim.metric)
-    observed, permuted = 0.0, np.zeros(permutations)
-    for a, b in zip(first, second, strict=True):
-        test = paired_permutation(
-            split.labels.positive[:, kept],
-            split.labels.known[:, kept],
-            a.scores[:, kept],
-            b.scores[:, kept],
-            split.patient,
-            permutations=permutations,
-            seed=split.seed,
-            sampling=split.sampling,
-        )
-        observed += test.observed[:, column].mean() / len(first)
-        permuted += test.permuted[:, column].mean(axis=0) / len(first)
-    return float(two_sided_p(np.array(observed), permuted))
+    """Two-sided, of the mean over the claim's labels and repeats."""
+    test = paired_test(split, first, second, np.array(kept), permutations)
+    return float(test.macro_p(np.arange(len(kept)))[RANKING_METRICS.index(claim.metric)])
 
 
 def save_verdicts(verdicts: Sequence[Verdict], folder: Path) -> Path:

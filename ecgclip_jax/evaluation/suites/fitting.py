@@ -67,8 +67,8 @@ class Job:
 def run_job(job: Job, opened: OpenSet, store: Store) -> Fitted:
     """The job's scores, kept or made now."""
     names = [test.name for test in opened.tests]
-    learnt = [labels_key(split) for split in (opened.train, opened.validation)]
-    scored = [records_key(split) for split in opened.tests]
+    learnt = [split.labels_key for split in (opened.train, opened.validation)]
+    scored = [split.records_key for split in opened.tests]
     key = array_key(job.arm.fingerprint, job.protocol, job.draw.rows.tobytes().hex(), *learnt, *scored, *job.key)
     files = [f"test{i}" for i in range(len(names))]
 
@@ -89,17 +89,6 @@ def _fit(job: Job, opened: OpenSet) -> Fitted:
     except (FinetuneError, NeighboursError, ProbeError) as error:
         shape = {test.name: test.labels.positive.shape for test in opened.tests}
         return Fitted({name: np.full(own, np.nan, np.float32) for name, own in shape.items()}, str(error))
-
-
-def records_key(split: SuiteSplit) -> str:
-    """Of the cohorts' versions and the records in their order."""
-    return array_key(*(f"{part.opened.fingerprint} {part.rows.tolist()}" for part in split.parts))
-
-
-def labels_key(split: SuiteSplit) -> str:
-    """Of the records and all that is known of them."""
-    labels = split.labels
-    return array_key(records_key(split), *labels.concepts, labels.positive.tobytes(), labels.known.tobytes())
 
 
 def probe_data(split: SuiteSplit, features: Features, rows: Int[np.ndarray, "chosen"] | None = None) -> ProbeData:

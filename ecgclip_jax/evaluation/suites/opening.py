@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from jaxtyping import Float, Int
 
 from ecgclip_jax.data.labels import Labels
 from ecgclip_jax.data.sources import CohortError, CohortSplit, open_cohort
+from ecgclip_jax.evaluation.embedding import array_key
 from ecgclip_jax.evaluation.registry import CohortAvailability, tasks, the_89
 from ecgclip_jax.evaluation.selection import Overlapping, choose_rows
 from ecgclip_jax.evaluation.task_labels import TaskLabels, task_labels
@@ -27,7 +29,7 @@ class Part:
     opened: CohortSplit
     rows: Int[np.ndarray, "records"]
 
-    @property
+    @cached_property
     def table(self) -> pa.Table:
         """Their facts."""
         return self.opened.table.take(pa.array(self.rows))
@@ -54,10 +56,21 @@ class SuiteSplit:
         """All parts together."""
         return len(self.weight)
 
-    @property
+    @cached_property
     def table(self) -> pa.Table:
         """Facts of all parts."""
         return pa.concat_tables([part.table for part in self.parts], promote_options="default")
+
+    @cached_property
+    def records_key(self) -> str:
+        """Of the cohorts' versions and the records in their order."""
+        return array_key(*(f"{part.opened.fingerprint} {part.rows.tolist()}" for part in self.parts))
+
+    @cached_property
+    def labels_key(self) -> str:
+        """Of the records and all that is known of them."""
+        labels = self.labels
+        return array_key(self.records_key, *labels.concepts, labels.positive.tobytes(), labels.known.tobytes())
 
     @property
     def weighted(self) -> bool:

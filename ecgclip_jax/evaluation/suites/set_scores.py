@@ -49,10 +49,11 @@ def score_set(suite: Suite, opened: OpenSet, names: Sequence[str], *, is_null: b
         arrays = embed_set(
             opened, encoders, suite.store, suite.batch, lambda name, n: suite.bar(f"embed {opened.name} {name}", n)
         )
-    jobs = list(_probe_jobs(suite, opened, encoders, arrays))
+    draws = _draws(suite, opened)
+    jobs = list(_probe_jobs(suite, opened, encoders, arrays, draws))
     plan = TuningPlan(TuningInputs(opened), spec.fine_tuning, suite.bar)
     if "fine_tune" in spec.protocols and not is_null:
-        jobs += _tuning_jobs(suite, opened, plan)
+        jobs += _tuning_jobs(suite, plan, draws)
     scored: dict[str, list[Scored]] = {test.name: [] for test in opened.tests}
     if "zero_shot" in spec.protocols:
         with suite.stage("zero-shot"):
@@ -87,10 +88,14 @@ def _draws(suite: Suite, opened: OpenSet) -> list[LabelDraw]:
 
 
 def _probe_jobs(
-    suite: Suite, opened: OpenSet, encoders: Mapping[str, SuiteModel], arrays: Mapping[str, SplitArrays]
+    suite: Suite,
+    opened: OpenSet,
+    encoders: Mapping[str, SuiteModel],
+    arrays: Mapping[str, SplitArrays],
+    draws: Sequence[LabelDraw],
 ) -> Iterator[Job]:
     """What reads frozen features of every encoder; trivial features; boosting on a hospital's own table."""
-    protocols, draws = suite.spec.protocols, _draws(suite, opened)
+    protocols = suite.spec.protocols
     for name, model in encoders.items():
         arm, features = (
             Arm(name, model.fingerprint),
@@ -109,10 +114,10 @@ def _probe_jobs(
     yield Job(Arm(TABULAR, ""), "tabular", whole(opened), (TABULAR,), fit_boosting(opened, columns))
 
 
-def _tuning_jobs(suite: Suite, opened: OpenSet, plan: TuningPlan) -> Iterator[Job]:
+def _tuning_jobs(suite: Suite, plan: TuningPlan, drawn: Sequence[LabelDraw]) -> Iterator[Job]:
     """The run and random weights on every draw, with all labels under several seeds; the ladder at its fractions."""
     spec, models, draws = suite.spec, suite.models, list[LabelDraw]()
-    for draw in _draws(suite, opened):
+    for draw in drawn:
         many = range(spec.seeds) if draw.fraction == ALL_LABELS else [draw.repeat]
         draws += [replace(draw, repeat=seed) for seed in many]
     for draw in draws:

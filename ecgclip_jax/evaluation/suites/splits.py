@@ -8,7 +8,6 @@ from ecgclip_jax.evaluation.code_version import code_version
 from ecgclip_jax.evaluation.embedding import array_key
 from ecgclip_jax.evaluation.registry import registry_fingerprint
 from ecgclip_jax.evaluation.scored import TestSplit
-from ecgclip_jax.evaluation.suites.fitting import labels_key
 from ecgclip_jax.evaluation.suites.opening import SuiteSplit
 from ecgclip_jax.spec.suites import SuiteSpec
 from ecgclip_jax.text.prompts import load_prompts
@@ -42,7 +41,7 @@ def _common(spec: SuiteSpec, split: SuiteSplit, access: str) -> dict[str, Any]:
         "split": split.name,
         "language": prompts.language,
         "label_source": "",
-        "data_fingerprint": labels_key(split),
+        "data_fingerprint": split.labels_key,
         "prompts_fingerprint": prompts.sha,
         "evaluation_fingerprint": array_key(spec.fingerprint(), registry_fingerprint(), BOOTSTRAP_SEED),
         "code_version": code_version(),
