@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int, Int16
 from transformers import PreTrainedTokenizerBase
 
 from ecgclip_jax.checkpoints import load_params
+from ecgclip_jax.models.folding import fold_norms
 from ecgclip_jax.parallel.host import batch_sharding, replicated
 from ecgclip_jax.parallel.mesh import build_mesh
 from ecgclip_jax.signal.operators import SignalOperators, build_operators
@@ -35,7 +36,7 @@ from ecgclip_jax.training.state import TrainingParts, Tree, build_parts, init_st
 
 TEXTS_AT_A_TIME = 64
 Encoder = Callable[..., tuple[Array, ...]]
-"""Weights, running statistics, filter operators and rows on the mesh → one or more arrays with a row each."""
+"""Weights, filter operators and rows on the mesh → one or more arrays with a row each."""
 
 
 class ModelError(UserError):
@@ -153,9 +154,11 @@ class Model:
         return build_mesh(MeshSpec())
 
     @cached_property
-    def _on_mesh(self) -> tuple[Tree, Tree, SignalOperators]:
-        parts = (self.params, self.batch_stats, build_operators(self.experiment.signal))
-        placed: tuple[Tree, Tree, SignalOperators] = jax.device_put(parts, replicated(self._mesh))
+    def _on_mesh(self) -> tuple[Tree, SignalOperators]:
+        """What encoders read: in the weights the ECG tower's norms are folded, in `params` they are not."""
+        folded = fold_norms(self.params["ecg"], self.batch_stats["ecg"])
+        parts = (self.params | {"ecg": folded}, build_operators(self.experiment.signal))
+        placed: tuple[Tree, SignalOperators] = jax.device_put(parts, replicated(self._mesh))
         return placed
 
     @cached_property
@@ -165,14 +168,13 @@ class Model:
 
         def encode(
             params: Tree,
-            stats: Tree,
             operators: SignalOperators,
             ecg_uv: Int16[Array, "batch 5000 12"],
             mains_hz: Float[Array, "batch"],
         ) -> tuple[Float[Array, "batch dim"], Float[Array, "batch width"]]:
             known = jnp.isfinite(mains_hz)
             ecg = preprocess(spec, operators, ecg_uv, {"mains_hz": mains_hz}, {"mains_hz": known}, lead)
-            output, _ = parts.towers.ecg(params["ecg"], stats["ecg"], ecg, train=False)
+            output = parts.towers.folded_ecg(params["ecg"], ecg)
             embedding = parts.objective.ecg_embedding(parts.heads, params["objective"], output)
             return embedding, output.features.astype(jnp.float32)
 
@@ -185,7 +187,6 @@ class Model:
 
         def encode(
             params: Tree,
-            stats: Tree,
             operators: SignalOperators,
             ids: Int[Array, "texts tokens"],
             mask: Bool[Array, "texts tokens"],

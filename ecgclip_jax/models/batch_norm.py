@@ -57,14 +57,39 @@ class BatchNorm(nnx.Module):
         self.var[...] += self.momentum * (lax.stop_gradient(unbiased.mean(axis=0)) - self.var[...])
 
 
+class FoldedNorm(nnx.Module):
+    """What is left of a norm whose factor went into the convolution before it (`models.folding`): an offset."""
+
+    def __init__(self, width: int) -> None:
+        self.bias = nnx.Param(jnp.zeros(width, jnp.float32))
+
+
+Norm = BatchNorm | FoldedNorm
+
+
 def relu_of_norms(
-    norms: Sequence[BatchNorm], xs: Sequence[Map], shortcut: Map | None = None, *, train: bool, forks: bool = False
+    norms: Sequence[Norm], xs: Sequence[Map], shortcut: Map | None = None, *, train: bool, forks: bool = False
 ) -> Map:
     """ReLU(Σ norms[i](xs[i]) + shortcut), in float32 inside and in the dtype of `xs` outside.
 
     `forks` says that more than one reads the output, whose gradient is then a sum: a hint, which changes no value.
+
+    Raises:
+        ValueError: folded norms, in training.
     """
-    return _applied(norms, xs, shortcut, train=train, form=_Form(norms[0].groups, True, forks))
+    live = [norm for norm in norms if isinstance(norm, BatchNorm)]
+    if live:
+        return _applied(live, xs, shortcut, train=train, form=_Form(live[0].groups, True, forks))
+    if train:
+        raise ValueError("a folded norm has no statistics: it is for a tower in use, not for training")
+    return _offset_relu([norm for norm in norms if isinstance(norm, FoldedNorm)], xs, shortcut)
+
+
+def _offset_relu(norms: Sequence[FoldedNorm], xs: Sequence[Map], shortcut: Map | None) -> Map:
+    total = jnp.zeros((), jnp.float32) if shortcut is None else shortcut.astype(jnp.float32)
+    for norm, x in zip(norms, xs, strict=True):
+        total = total + (x.astype(jnp.float32) + norm.bias[...])
+    return jax.nn.relu(total).astype(xs[0].dtype)
 
 
 def _applied(norms: Sequence[BatchNorm], xs: Sequence[Map], shortcut: Map | None, *, train: bool, form: _Form) -> Map:

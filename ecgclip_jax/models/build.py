@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -41,7 +41,8 @@ class Towers:
         self.ecg_width = ecg.pool_width if ecg.pooling == "attention" else self.feature_width
         self.text_width = 0 if text is None else text.hidden
         self._text_spec, self._vocab_size, self._memory = text, vocab_size, memory
-        self._ecg = PureModule(lambda rngs: ResNet1D(ecg, leads=leads, samples=samples, rngs=rngs))
+        self._make_ecg = partial(ResNet1D, ecg, leads=leads, samples=samples)
+        self._ecg = PureModule(lambda rngs: self._make_ecg(rngs=rngs))
         self._text = None if text is None else PureModule(lambda rngs: Bert(text, vocab_size, rngs=rngs))
 
     def init(self, key: Key[Array, ""]) -> tuple[Tree, Tree]:
@@ -79,6 +80,15 @@ class Towers:
         apply = partial(self._ecg.apply, train=train)
         output, new_stats = _remat(apply, self._memory.ecg_remat)(params, stats, ecg_input, keys=keys)
         return output, new_stats
+
+    def folded_ecg(self, params: Tree, ecg_input: EcgInput) -> EcgOutput:
+        """`ecg` without `train`, on `models.folding.fold_norms(params["ecg"], batch_stats["ecg"])`."""
+        output: EcgOutput = self._folded_ecg.apply(params, {}, ecg_input, train=False)[0]
+        return output
+
+    @cached_property
+    def _folded_ecg(self) -> PureModule:
+        return PureModule(lambda rngs: self._make_ecg(rngs=rngs, folded=True))
 
     def text(
         self,

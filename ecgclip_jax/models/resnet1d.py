@@ -6,13 +6,15 @@ Source: released code of MERL (`utils/resnet1d.py`, `utils_builder.py`) and of E
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from ecgclip_jax.contracts import EcgInput, EcgOutput, RowKeys
-from ecgclip_jax.models.batch_norm import BatchNorm, relu_of_norms
+from ecgclip_jax.models.batch_norm import BatchNorm, FoldedNorm, Norm, relu_of_norms
 from ecgclip_jax.models.layers import BLOCK_OUTPUT, Conv1d, Linear, kept_as
 from ecgclip_jax.models.pooling import AttentionPool
 from ecgclip_jax.spec.encoders import ResNet1DSpec
@@ -34,10 +36,16 @@ def trunk_width(spec: ResNet1DSpec) -> int:
     return spec.width * 8 * (4 if spec.depth >= 50 else 1)
 
 
+MakeNorm = Callable[[int], Norm]
+"""A norm of so many channels."""
+
+
 class ResidualBlock(nnx.Module):
     """ReLU(residual(x) + shortcut(x)): k3-k3, or k1-k3-k1 as a bottleneck; the stride lies in the first k3."""
 
-    def __init__(self, spec: ResNet1DSpec, width_in: int, width: int, *, stride: int, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, spec: ResNet1DSpec, norm: MakeNorm, width_in: int, width: int, *, stride: int, rngs: nnx.Rngs
+    ) -> None:
         plan = [(3, width, stride), (3, width, 1)]
         if spec.depth >= 50:
             plan = [(1, width, 1), (3, width, stride), (1, 4 * width, 1)]
@@ -45,12 +53,12 @@ class ResidualBlock(nnx.Module):
         width_out = width_in
         for number, (kernel_size, width_next, step) in enumerate(plan, start=1):
             setattr(self, f"conv{number}", Conv1d(width_out, width_next, kernel_size, stride=step, rngs=rngs))
-            setattr(self, f"norm{number}", _norm(spec, width_next))
+            setattr(self, f"norm{number}", norm(width_next))
             width_out = width_next
         self.has_shortcut = stride != 1 or width_in != width_out
         if self.has_shortcut:
             self.shortcut_conv = Conv1d(width_in, width_out, 1, stride=stride, rngs=rngs)
-            self.shortcut_norm = _norm(spec, width_out)
+            self.shortcut_norm = norm(width_out)
 
     def __call__(self, x: Float[Array, "batch time width_in"], *, train: bool) -> Float[Array, "batch steps width_out"]:
         """One step per `stride` steps of the input."""
@@ -69,8 +77,8 @@ class ResidualBlock(nnx.Module):
         conv: Conv1d = getattr(self, f"conv{number}")
         return conv
 
-    def _norm(self, number: int) -> BatchNorm:
-        norm: BatchNorm = getattr(self, f"norm{number}")
+    def _norm(self, number: int) -> Norm:
+        norm: Norm = getattr(self, f"norm{number}")
         return norm
 
 
@@ -78,11 +86,19 @@ class Stage(nnx.Module):
     """Residual blocks `block0`, `block1` … of one width; the first carries the stride."""
 
     def __init__(
-        self, spec: ResNet1DSpec, width_in: int, width: int, *, blocks: int, stride: int, rngs: nnx.Rngs
+        self,
+        spec: ResNet1DSpec,
+        norm: MakeNorm,
+        width_in: int,
+        width: int,
+        *,
+        blocks: int,
+        stride: int,
+        rngs: nnx.Rngs,
     ) -> None:
         self.blocks = blocks
         for number in range(blocks):
-            block = ResidualBlock(spec, width_in, width, stride=stride if number == 0 else 1, rngs=rngs)
+            block = ResidualBlock(spec, norm, width_in, width, stride=stride if number == 0 else 1, rngs=rngs)
             setattr(self, f"block{number}", block)
             width_in = width * (4 if spec.depth >= 50 else 1)
 
@@ -97,18 +113,20 @@ class ResNet1D(nnx.Module):
     """The ECG tower: trunk, then a 1x1 convolution and attention pooling, or the mean over time.
 
     As published, masks of the input are not used: missing leads and padding are zeros like any other.
-    `EcgOutput.pooled` is [batch, pool_width] (or the trunk's width with mean pooling).
+    `EcgOutput.pooled` is [batch, pool_width] (or the trunk's width with mean pooling). `folded` towers take weights
+    from `models.folding`.
     """
 
-    def __init__(self, spec: ResNet1DSpec, *, leads: int, samples: int, rngs: nnx.Rngs) -> None:
+    def __init__(self, spec: ResNet1DSpec, *, leads: int, samples: int, rngs: nnx.Rngs, folded: bool = False) -> None:
+        norm = FoldedNorm if folded else partial(BatchNorm, groups=spec.norm_groups, momentum=spec.norm_momentum)
         self.dtype = jnp.dtype(spec.dtype)
         self.pooling = spec.pooling
         self.stem = Conv1d(leads, spec.width, 7, stride=2, rngs=rngs)
-        self.stem_norm = _norm(spec, spec.width)
+        self.stem_norm = norm(spec.width)
         width_in = spec.width
         for number, (blocks, stride) in enumerate(zip(BLOCKS[spec.depth], STAGE_STRIDES, strict=True), start=1):
             width = spec.width * 2 ** (number - 1)
-            stage = Stage(spec, width_in, width, blocks=blocks, stride=stride, rngs=rngs)
+            stage = Stage(spec, norm, width_in, width, blocks=blocks, stride=stride, rngs=rngs)
             setattr(self, f"stage{number}", stage)
             width_in = width * (4 if spec.depth >= 50 else 1)
         if spec.pooling == "attention":
@@ -131,10 +149,6 @@ class ResNet1D(nnx.Module):
         for number in range(1, len(STAGE_STRIDES) + 1):
             x = getattr(self, f"stage{number}")(x, train=train)
         return x
-
-
-def _norm(spec: ResNet1DSpec, width: int) -> BatchNorm:
-    return BatchNorm(width, groups=spec.norm_groups, momentum=spec.norm_momentum)
 
 
 def _mean_over_time(x: Float[Array, "batch time width"]) -> Float[Array, "batch width"]:
