@@ -16,12 +16,13 @@ from jaxtyping import Bool, Float64
 
 from ecgclip_jax.data.batch import Extras
 from ecgclip_jax.data.index import SUMMARY_FILE, RunIndex
-from ecgclip_jax.data.labels import label_matrix, record_concepts, require_vocabulary
+from ecgclip_jax.data.labels import Labels, label_matrix, record_concepts, require_vocabulary
 from ecgclip_jax.data.sources import CLINICAL_COLUMNS
 from ecgclip_jax.metrics.score2 import OLDEST_YEARS, RiskFactors, ten_year_risk
 from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.spec.objectives import ClefSpec, ObjectiveSpec, RiskSpec, SupervisedSpec, SurvivalSpec
-from ecgclip_jax.text.concepts import concepts_in
+from ecgclip_jax.text.concepts import CONCEPTS, concepts_in
+from ecgclip_jax.text.report_labels import REPORT_RULES
 
 RISK_ATTRIBUTES = (
     "age_years",
@@ -96,8 +97,7 @@ def _labels(objective: SupervisedSpec, index: RunIndex) -> Extras:
     if not objective.labels:
         return Extras({}, {})
     _require_concepts(objective)
-    codes, vocabularies = index.column("label_codes"), index.column("label_vocabulary")
-    found = label_matrix(record_concepts(vocabularies, codes, objective.label_vocabulary, _SETTING), objective.labels)
+    found = _found_labels(objective, index)
     for label, positive, known in zip(found.concepts, found.positive.T, found.known.T, strict=True):
         n_positive, n_known = int((positive & known).sum()), int(known.sum())
         if n_positive in (0, n_known):
@@ -106,9 +106,19 @@ def _labels(objective: SupervisedSpec, index: RunIndex) -> Extras:
     return Extras({"labels": (found.positive & found.known).astype(np.float32)}, {"labels": found.known})
 
 
+def _found_labels(objective: SupervisedSpec, index: RunIndex) -> Labels:
+    """What each record's codes say, or its report; a record without the one asked for is unknown."""
+    if objective.label_vocabulary == REPORT_RULES:
+        return label_matrix(index.reports.concepts(), objective.labels)
+    codes, vocabularies = index.column("label_codes"), index.column("label_vocabulary")
+    return label_matrix(record_concepts(vocabularies, codes, objective.label_vocabulary, _SETTING), objective.labels)
+
+
 def _require_concepts(objective: SupervisedSpec) -> None:
-    require_vocabulary(objective.label_vocabulary, _SETTING)
-    there = concepts_in(objective.label_vocabulary, wide=True)
+    there = tuple(CONCEPTS)
+    if objective.label_vocabulary != REPORT_RULES:
+        require_vocabulary(objective.label_vocabulary, _SETTING)
+        there = concepts_in(objective.label_vocabulary, wide=True)
     for label in objective.labels:
         if label not in there:
             near = difflib.get_close_matches(label, there, n=3)

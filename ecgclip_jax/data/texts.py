@@ -9,6 +9,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from ecgclip_jax.spec.experiment import DataSpec
+from ecgclip_jax.text.report_labels import report_concepts
 from ecgclip_jax.text.reports import report_statements, training_report
 from ecgclip_jax.text.statements import of_kinds, split_statements, training_text
 
@@ -42,6 +43,12 @@ class Reports:
             return self._once(lambda raw, _, language: of_kinds(split_statements(raw), language, data.statement_kinds))
         return self._once(
             lambda raw, clean, language: of_kinds(report_statements(raw, clean), language, data.statement_kinds)
+        )
+
+    def concepts(self) -> list[frozenset[str] | None]:
+        """What each report states, by rule; None where there is no report."""
+        return self._once(
+            lambda raw, clean, language: report_concepts(report_statements(raw, clean), language) if clean else None
         )
 
     def _once(self, of: Callable[[str, str, str], _T]) -> list[_T]:

@@ -184,7 +184,8 @@ class SupervisedSpec(_Objective):
     reads_text: ClassVar[bool] = False
     kind: Literal["supervised"] = "supervised"
     label_vocabulary: str = "synthetic"
-    """Vocabulary of the label codes that are mapped to concepts."""
+    """Vocabulary of the label codes that are mapped to concepts; `report_rules`: no codes, but what the records' own
+    reports state, found by rule."""
     labels: tuple[str, ...] = ()
     """Concepts, one logit each; a record without known labels does not count."""
     measurements: tuple[str, ...] = ()

@@ -97,6 +97,22 @@ def test_what_cannot_be_learned_is_refused(
         target_extras(objective, index)
 
 
+def test_labels_by_rule_come_from_the_report_and_never_from_codes(tmp_path: Path) -> None:
+    def report(text: str) -> dict[str, object]:
+        return codes("anterior_stemi") | {"report_raw": text, "report_clean": text}
+
+    index = make_index(
+        tmp_path, report("Atrial fibrillation. No LBBB."), report("Sinus rhythm."), report(""), reads_text=False
+    )
+    labels = ("atrial_fibrillation", "sinus_rhythm")
+    extras = target_extras(SupervisedSpec(label_vocabulary="report_rules", labels=labels), index)
+    assert extras.values["labels"].tolist() == [[1, 0], [0, 1], [0, 0]]
+    assert extras.present["labels"].tolist() == [[True, True], [True, True], [False, False]]
+    for label, message in (("anterior_stemi", "no record has it"), ("nonsense", "no concept of the vocabulary")):
+        with pytest.raises(TargetError, match=message):
+            target_extras(SupervisedSpec(label_vocabulary="report_rules", labels=(label,)), index)
+
+
 def test_measurements_are_standardised_and_their_scale_is_remembered(tmp_path: Path) -> None:
     ages = [40.0, 52.0, 61.0, 90.0, NAN]
     changes = [{"age_years": age, "age_censored": age == 90.0, "weight_kg": 60.0 + k} for k, age in enumerate(ages)]
