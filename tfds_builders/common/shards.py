@@ -21,6 +21,9 @@ from tfds_builders.common.schema import records_table
 # writes five times faster for 2 % more bytes (measured on int16 ECGs).
 ARRAY_RECORD_OPTIONS = "group_size:1,zstd:1"
 
+RECORDS_WRITTEN_TOGETHER = 16
+"""Compressing empties the processor's caches of everything else, so records wait (2 MB) and are written in a row."""
+
 
 @dataclass(frozen=True, slots=True)
 class ShardResult:
@@ -103,12 +106,16 @@ def write_shard(cohort: Cohort, shard: Shard, folder: Path) -> ShardResult:
 
     def convert(path: Path) -> None:
         writer = ArrayRecordWriter(str(path), ARRAY_RECORD_OPTIONS)
+        waiting: list[bytes] = []
         for outcome in cohort.convert(shard):
             audit.append(outcome.audit_row())
             for record in outcome.records:
                 rows.append(record.row())
                 digest.update(json.dumps(rows[-1], ensure_ascii=False).encode())
-                writer.write(record.serialised())  # last: compressing empties the caches of all else
+                waiting.append(record.serialised())
+            if len(waiting) >= RECORDS_WRITTEN_TOGETHER:
+                _write_all(writer, waiting)
+        _write_all(writer, waiting)
         writer.close()
 
     write_whole(files.data, convert)
@@ -120,3 +127,10 @@ def write_shard(cohort: Cohort, shard: Shard, folder: Path) -> ShardResult:
     result = ShardResult(shard.split, shard.index, shard.source_rows, len(rows), size, digest.hexdigest())
     write_whole(files.done, lambda path: write_json(path, asdict(result)))
     return result
+
+
+def _write_all(writer: Any, waiting: list[bytes]) -> None:
+    """Writes the records and empties the list."""
+    for record in waiting:
+        writer.write(record)
+    waiting.clear()
