@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from jaxtyping import Bool, Float
 
-from ecgclip_jax.evaluation.protocols.linear_probe import LinearProbe
+from ecgclip_jax.evaluation.protocols.linear_probe import ProbeWeights
 from ecgclip_jax.evaluation.protocols.logistic import Rotation
 from ecgclip_jax.evaluation.tasks import EvaluationError
 
@@ -19,22 +18,13 @@ _ARRAYS: Final = ("mean", "axes", "variance", "weight", "bias", "fitted", "conce
 
 
 @dataclass(frozen=True)
-class StoredProbe:
-    """What scoring needs of a fitted probe."""
+class StoredProbe(ProbeWeights):
+    """A probe as it was kept, with its labels."""
 
     concepts: tuple[str, ...]
-    rotation: Rotation
-    weight: Float[np.ndarray, "axes labels"]
-    bias: Float[np.ndarray, "labels"]
-    fitted: Bool[np.ndarray, "labels"]
-
-    def scores(self, features: Float[np.ndarray, "records width"]) -> Float[np.ndarray, "records labels"]:
-        """Logits, float32, as `LinearProbe.scores`."""
-        logits = self.rotation.apply(features) @ self.weight + self.bias
-        return np.where(self.fitted, logits, np.float32(np.nan))
 
 
-def save_probe(folder: Path, probe: LinearProbe, concepts: Sequence[str], model_fingerprint: str) -> Path:
+def save_probe(folder: Path, probe: ProbeWeights, concepts: Sequence[str], model_fingerprint: str) -> Path:
     """Writes `probe.npz`; a broken write never replaces a good file."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
@@ -77,4 +67,4 @@ def load_probe(folder: Path, model_fingerprint: str) -> StoredProbe:
         )
     rotation = Rotation(found["mean"], found["axes"], found["variance"])
     concepts = tuple(found["concepts"].tolist())
-    return StoredProbe(concepts, rotation, found["weight"], found["bias"], found["fitted"])
+    return StoredProbe(rotation, found["weight"], found["bias"], found["fitted"], concepts)

@@ -36,7 +36,7 @@ def stored(run: Path) -> Path:
     size = len(CONCEPTS)
     fitted = np.arange(size) < size - 1
     weight, bias = SCALE * np.eye(size, dtype=np.float32), np.full(size, -SCALE / 2, np.float32)
-    probe = LinearProbe(rotation, weight, bias, 1.0, {}, fitted, ~fitted, 1)
+    probe = LinearProbe(rotation, weight, bias, fitted, 1.0, {}, ~fitted, 1)
     save_probe(run / "evaluation", probe, CONCEPTS, MODEL.fingerprint)
     return run
 

@@ -39,24 +39,30 @@ class ProbeData:
 
 
 @dataclass(frozen=True)
-class LinearProbe:
-    """A fitted probe; labels that training could not define score NaN."""
+class ProbeWeights:
+    """What scoring needs of a probe; labels that training could not define score NaN."""
 
     rotation: Rotation
     weight: Float[np.ndarray, "axes labels"]
     bias: Float[np.ndarray, "labels"]
-    inverse_l2: float
-    validation_loss: dict[float, float]
-    """Mean log loss over labels per value of the grid."""
     fitted: Bool[np.ndarray, "labels"]
-    chosen_elsewhere: Bool[np.ndarray, "labels"]
-    """Labels without both classes in validation: the other labels chose their L2."""
-    iterations: int
 
     def scores(self, features: Float[np.ndarray, "records width"]) -> Float[np.ndarray, "records labels"]:
         """Logits, float32; NaN for labels that could not be fitted."""
         logits = self.rotation.apply(features) @ self.weight + self.bias
         return np.where(self.fitted, logits, np.float32(np.nan))
+
+
+@dataclass(frozen=True)
+class LinearProbe(ProbeWeights):
+    """A fitted probe and how it was chosen."""
+
+    inverse_l2: float
+    validation_loss: dict[float, float]
+    """Mean log loss over labels per value of the grid."""
+    chosen_elsewhere: Bool[np.ndarray, "labels"]
+    """Labels without both classes in validation: the other labels chose their L2."""
+    iterations: int
 
 
 def fit_probe(train: ProbeData, validation: ProbeData, grid: tuple[float, ...] = INVERSE_L2_GRID) -> LinearProbe:
@@ -83,9 +89,9 @@ def fit_probe(train: ProbeData, validation: ProbeData, grid: tuple[float, ...] =
         rotation,
         weights[:, best],
         biases[best],
+        fitted,
         grid[best],
         {c: float(loss) for c, loss in zip(grid, losses, strict=True)},
-        fitted,
         fitted & ~validation.both_classes,
         int(solution.iterations),
     )
