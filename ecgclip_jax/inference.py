@@ -35,6 +35,8 @@ from ecgclip_jax.training.run_folder import EXPERIMENT_FILE, TOKENIZER_FOLDER, d
 from ecgclip_jax.training.state import TrainingParts, Tree, build_parts, init_state
 
 TEXTS_AT_A_TIME = 64
+ECGS_PER_DEVICE = 512
+"""More in a batch keep no accelerator busier, and the host holds some batches as well."""
 Encoder = Callable[..., tuple[Array, ...]]
 """Weights, filter operators and rows on the mesh → one or more arrays with a row each."""
 
@@ -108,10 +110,11 @@ class Model:
         embedding, features = self._in_batches(self._encode_ecg, (ecg_uv, mains.astype(np.float32)), batch)
         return EcgEmbedding(embedding, features)
 
-    def ecg_batch(self, at_most: int = 512) -> int:
+    def ecg_batch(self, records: int) -> int:
         """ECGs per call that fit the devices: those whose activations take at most half of the memory that is free.
 
-        What one ECG takes is read from the program compiled for eight per device.
+        What one ECG takes is read from the program compiled for eight per device. A device gets a power of two, at most
+        `ECGS_PER_DEVICE` and no more than there are `records` for.
         """
         rows = 8 * self._mesh.size
         shapes = (
@@ -123,7 +126,7 @@ class Model:
         analysis = jitted.lower(*self._on_mesh, *placed).compile().memory_analysis()
         each = max(analysis.temp_size_in_bytes // 8, 1)
         fitting = min(free_bytes(device) for device in self._mesh.local_devices) // 2 // each
-        per_device = max(min(fitting, at_most // self._mesh.size), 1)
+        per_device = max(min(fitting, ECGS_PER_DEVICE, records // self._mesh.size), 1)
         return int(2 ** (per_device.bit_length() - 1)) * self._mesh.size
 
     def encode_text(self, texts: Sequence[str]) -> Float[np.ndarray, "texts dim"]:
@@ -140,13 +143,19 @@ class Model:
         return embedding
 
     def _in_batches(self, encode: Encoder, arrays: tuple[np.ndarray, ...], batch: int) -> list[np.ndarray]:
-        """Each output of `encode` for all rows of `arrays`; rows that fill up the last batch are cut off again."""
+        """Each output of `encode` for all rows of `arrays`; rows that fill up the last batch are cut off again.
+
+        A batch is sent while the devices work on the one before, whose outputs are waited for afterwards.
+        """
         n, rows = len(arrays[0]), -(-batch // self._mesh.size) * self._mesh.size
-        done = []
+        done: list[list[np.ndarray]] = []
+        under_way: list[tuple[Array, ...]] = []
         for start in range(0, max(n, 1), rows):  # no rows at all are one batch of padding: outputs get their widths
             filled = tuple(_padded(array[start : start + rows], rows) for array in arrays)
-            outputs = encode(*self._on_mesh, *jax.device_put(filled, batch_sharding(self._mesh)))
-            done.append([np.asarray(output)[: n - start] for output in outputs])
+            under_way.append(encode(*self._on_mesh, *jax.device_put(filled, batch_sharding(self._mesh))))
+            if len(under_way) > 1:
+                done.append([np.asarray(output) for output in under_way.pop(0)])
+        done.append([np.asarray(output)[: n - len(done) * rows] for output in under_way.pop()])
         return [np.concatenate(parts) for parts in zip(*done, strict=True)]
 
     @cached_property

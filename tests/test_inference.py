@@ -183,6 +183,7 @@ def test_the_embed_command_writes_what_the_model_says(
 
 def test_batches_are_chosen_from_free_memory(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inference, "free_bytes", lambda device: 2**40)
-    assert model.ecg_batch() == 512
+    assert model.ecg_batch(10**6) == 512 * jax.device_count()
+    assert model.ecg_batch(100) == 64
     monkeypatch.setattr(inference, "free_bytes", lambda device: 1)
-    assert model.ecg_batch() == jax.device_count()
+    assert model.ecg_batch(10**6) == jax.device_count()

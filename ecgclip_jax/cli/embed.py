@@ -32,7 +32,7 @@ class EmbedArguments:
     step: int | None = None
     """Checkpoint; without it the newest."""
     batch: int | None = None
-    """ECGs at a time; without it as many as fit the devices well."""
+    """ECGs at a time; without it as many as take half of the devices' free memory, at most 512 per device."""
     with_patient_data: bool = False
     """Above access class `open`: write them all the same, with pseudonyms for ids."""
 
@@ -52,7 +52,7 @@ def main(words: list[str]) -> int:
     split = open_cohort(arguments.data_dir, Source(cohort=cohort, split=name))
     model = load_model(arguments.run, arguments.step)
     folder = arguments.out or arguments.run / "embeddings" / split_name(split)
-    batch = arguments.batch or model.ecg_batch()
+    batch = arguments.batch or model.ecg_batch(len(split))
     done = embed_cohort(model, split, folder, batch=batch, with_patient_data=arguments.with_patient_data)
     speed = f", {done.ecg_per_s:,.0f} ECG/s in batches of {batch}" if done.computed else ", all done before"
     console.print(f"{done.records:,} ECGs{speed}\nembeddings {done.folder}", highlight=False, soft_wrap=True)

@@ -81,8 +81,8 @@ def embed_cohort(
 
 
 def _embed(model: Model, split: CohortSplit, folder: Path, facts: dict[str, Any], done: int, batch: int) -> None:
-    """Chunks from record `done` on; a chunk is as large as it must be for whole batches."""
-    size, began_s, first = -(-max(batch, CHUNK // 8) // batch) * batch, time.monotonic(), done
+    """Chunks from record `done` on; a chunk is as large as it must be for whole batches, of which one is sent ahead."""
+    size, began_s, first = -(-max(batch, CHUNK // 4) // batch) * batch, time.monotonic(), done
     rows = np.arange(done, len(split))
     files: dict[str, np.memmap[Any, Any]] = {}
     with counting(f"embedding {split.name}", len(split), "ECG", done) as advance:
