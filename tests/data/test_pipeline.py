@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import jax
@@ -144,6 +145,20 @@ def test_a_damaged_shard_stops_the_loader_with_its_name(tmp_path: Path) -> None:
     shard.write_bytes(content)
     with pytest.raises(CohortError, match=r"tiny/1\.0\.0, split train: rows .* prepare the cohort again"):
         take(make(index, batch_global=8), 1)
+
+
+@pytest.mark.parametrize("workers", [0, 1], ids=["threads", "worker"])
+def test_shards_cut_short_during_training_stop_the_loader_with_their_name(tmp_path: Path, workers: int) -> None:
+    """The shards are open and a batch has been read when they lose their second halves: no hang, no made-up ECGs."""
+    folder = write_cohort(tmp_path, {"train": [tiny_record(n) for n in range(24)]})
+    index = build_index(DataSpec(sources=(Source(cohort="tiny"),)), tmp_path, seed=0)
+    arguments = {"max_tokens": 8, "batch_global": 4, "prefetch_batches": 1, "workers": workers}
+    with closing(TrainPipeline(index, None, **arguments).batches()) as stream:  # type: ignore[arg-type]
+        next(stream)
+        for shard in folder.glob("*array_record*"):
+            os.truncate(shard, shard.stat().st_size // 2)
+        with pytest.raises(CohortError, match=r"tiny/1\.0\.0, split train: rows .* damaged or incomplete, prepare"):
+            list(itertools.islice(stream, 20))
 
 
 def test_a_worker_that_dies_stops_the_loader_with_a_word(index: RunIndex) -> None:
