@@ -62,7 +62,7 @@ def evaluate_suite(
     )
     console.print(suite_summary(spec, outcome))
     folder = run / "evaluation" / spec.name
-    report = write_suite_report(run, folder, spec, outcome)
+    report = write_suite_report(run, folder, spec, outcome, data_dir)
     console.print(f"results {folder}\nreport  {report}", highlight=False, soft_wrap=True)
     return outcome
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,18 +9,20 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from ecgclip_jax.data.sources import CohortSplit, open_cohort
+from ecgclip_jax.evaluation.embedding_map import rarest_label, shown_on_a_map, umap_points
 from ecgclip_jax.evaluation.results import Results
-from ecgclip_jax.explain.ecg_page import draw_ecg_page
 from ecgclip_jax.reporting.content import FigureContent, Section, pictured
 from ecgclip_jax.reporting.figures import embedding_map
 from ecgclip_jax.reporting.result_sections import concept_name
+from ecgclip_jax.reporting.stored_page import stored_page
 from ecgclip_jax.spec.experiment import Source
 from ecgclip_jax.text.prompts import load_prompts
 
 MAP_POINTS = 2500
+"""More cannot be told apart, and UMAP takes seconds for them."""
 PAGES = 4
 _SCORE = "score/pre-trained/zero_shot/"
 
@@ -66,8 +67,8 @@ def map_section(splits: Sequence[OpenSplit]) -> Section:
     embedding = np.concatenate([s.embedding for s in splits])
     labels = [label for s in splits for label in _rarest_label(s.predictions)]
     sites = [f"{s.opened.split}: {site or 'unknown'}" for s in splits for site in s.records["site"]]
-    chosen = np.sort(np.random.default_rng(0).permutation(len(embedding))[:MAP_POINTS])
-    points = _umap(embedding[chosen])
+    chosen = shown_on_a_map(len(embedding), MAP_POINTS)
+    points = umap_points(embedding[chosen])
     figure = embedding_map(
         points,
         [
@@ -84,21 +85,8 @@ def map_section(splits: Sequence[OpenSplit]) -> Section:
 
 def _rarest_label(predictions: pd.DataFrame) -> list[str]:
     columns = [str(c) for c in predictions if str(c).startswith("label/")]
-    truth: Bool[np.ndarray, "records labels"] = predictions[columns].to_numpy(bool)
-    order = np.argsort(truth.sum(axis=0), kind="stable")
-    first = truth[:, order].argmax(axis=1)
-    names = [concept_name(columns[i].removeprefix("label/")) for i in order]
-    return [names[i] if row.any() else "no label" for i, row in zip(first, truth, strict=True)]
-
-
-def _umap(embedding: Float[np.ndarray, "records dim"]) -> Float[np.ndarray, "records 2"]:
-    import umap  # takes seconds to import
-
-    with warnings.catch_warnings():
-        # A fixed seed means one thread, of which umap warns each time.
-        warnings.simplefilter("ignore")
-        reducer = umap.UMAP(metric="cosine", random_state=0, n_neighbors=min(15, len(embedding) - 1))
-        return np.asarray(reducer.fit_transform(embedding), np.float32)
+    names = [concept_name(column.removeprefix("label/")) for column in columns]
+    return rarest_label(predictions[columns].to_numpy(bool), names)
 
 
 def pages_section(splits: Sequence[OpenSplit], language: str) -> Section:
@@ -137,15 +125,7 @@ def _page(
     record = split.records.iloc[index]
     ranked = scores.iloc[index].sort_values(ascending=False)
     worded = [k for k in ranked.index if prompts.get(k)]
-    ecg_uv = split.opened.read_ecg([int(record["row"])])[0]
-    figure = draw_ecg_page(
-        ecg_uv,
-        title=f"{split.opened.cohort} {record.name}",
-        lines=(f"labels: {', '.join(concept_name(c) for c in record['label_codes'])}",),
-        quality_flags=tuple(record["quality_flags"]),
-        rate_hz_source=float(record["rate_hz_source"]),
-        band_hz=(float(record["band_low_hz"]), float(record["band_high_hz"])),
-    )
+    figure = stored_page(split.opened, int(record["row"]))
     nearest, farthest = (
         "; ".join(f"“{prompts[k][0]}” {ranked[k]:+.2f}" for k in some) for some in (worded[:3], worded[-3:])
     )

@@ -9,6 +9,7 @@ from ecgclip_jax.reporting.html import render
 from ecgclip_jax.reporting.model_card import card_sections
 from ecgclip_jax.reporting.suite_claims import claims_section
 from ecgclip_jax.reporting.suite_curves import curve_sections, few_labels_section, stored_tests
+from ecgclip_jax.reporting.suite_records import error_sections, map_sections
 from ecgclip_jax.reporting.suite_rows import SuiteTable, headline, suite_table
 from ecgclip_jax.reporting.suite_sections import (
     forest_section,
@@ -30,11 +31,11 @@ from ecgclip_jax.spec.suites import SuiteSpec
 REPORT_FILE = "report.html"
 
 
-def write_suite_report(run: Path, folder: Path, spec: SuiteSpec, outcome: SuiteOutcome) -> Path:
+def write_suite_report(run: Path, folder: Path, spec: SuiteSpec, outcome: SuiteOutcome, data_dir: Path) -> Path:
     """Writes `report.html` into a suite's folder and returns its path.
 
-    Everything is drawn from `results.parquet`, the stored predictions and the run's own files: numbers only, no
-    waveform, no text of a report, no id.
+    Everything is drawn from `results.parquet`, the stored predictions and the run's own files: numbers only, no text
+    of a report. Single ECGs, read from `data_dir`, are shown of open cohorts alone.
     """
     table = suite_table(folder, spec)
     tests = {own.name: stored_tests(folder, own) for own in spec.cohorts}
@@ -50,6 +51,8 @@ def write_suite_report(run: Path, folder: Path, spec: SuiteSpec, outcome: SuiteO
         *ceiling_section(table),
         *subgroup_section(table),
         *hospital_section(table),
+        *map_sections(table, folder),
+        *error_sections(table, tests, data_dir),
         *null_section(table),
         excluded_section(table),
         not_run_section(table, outcome.results.warnings),

@@ -34,6 +34,11 @@ class CohortSet(Spec):
     validation: tuple[Source, ...] = Field(min_length=1)
     internal: TestCohort
     external: tuple[TestCohort, ...] = ()
+    label_sets: tuple[str, ...] = ()
+    """Forms of one published label set, whose classes are then the labels: the first whose vocabulary is the cohort's.
+    Empty: the suite's tasks."""
+    learnt_label_set: str = ""
+    """As released only: the label set whose columns training reads in place of the others, by position."""
 
     @property
     def tests(self) -> tuple[TestCohort, ...]:
@@ -116,6 +121,8 @@ class SuiteSpec(Spec):
     prompt_language: Literal["en", "de"] = "en"
     min_test_positives: int = Field(20, ge=1)
     macro_min_labels: int = Field(10, ge=1)
+    map_records: int = Field(2500, ge=0)
+    """Test ECGs on the map of embeddings; 0 draws none."""
     bootstrap_replicates: int = Field(1000, ge=10)
     permutations: int = Field(2000, ge=10)
 

@@ -126,6 +126,7 @@ def make_suite(**changes: Any) -> SuiteSpec:
         draws=2,
         min_test_positives=5,
         macro_min_labels=2,
+        map_records=0,
         bootstrap_replicates=100,
         permutations=200,
     )

@@ -14,8 +14,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from suite_world import COHORT, ECG_TASKS, TASKS, SuiteFake, make_split, make_suite, make_world, opener
 
 from ecgclip_jax.data.sources import CohortSplit
+from ecgclip_jax.evaluation.embedding_map import NO_LABEL
 from ecgclip_jax.evaluation.results import ResultRow, Results
-from ecgclip_jax.evaluation.suites import opening
+from ecgclip_jax.evaluation.suites import maps, opening
 from ecgclip_jax.evaluation.suites.context import SuiteModels
 from ecgclip_jax.evaluation.suites.named import SUITES, suite
 from ecgclip_jax.evaluation.suites.runner import SuiteOutcome, run_suite
@@ -77,6 +78,15 @@ def test_skill_is_found_apart_by_source_of_labels_and_missing_cohorts_are_named(
     )  # fmt: skip
     assert row.value == pytest.approx(roc_auc_score(truth, scores))
     suite_summary(make_suite(), outcome)
+
+
+def test_a_map_of_the_test_embeddings_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(maps, "umap_points", lambda embedding: np.asarray(embedding[:, :2], np.float32))
+    run(monkeypatch, tmp_path, spec=make_suite(protocols=("zero_shot",), map_records=60))
+    kept = pq.read_table(maps.map_file(tmp_path / "evaluation" / "tiny", COHORT)).to_pydict()
+    assert len(kept["x"]) == 60
+    assert set(kept["test"]) == {"internal", "birch"}
+    assert set(kept["label"]) <= {*TASKS, NO_LABEL}
 
 
 def test_sampling_weights_lead_back_to_the_source(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -244,7 +244,7 @@ def report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     opened: list[object] = []
     monkeypatch.setattr(page, "run_section", lambda workdir, model: Section("Run", [HOSTILE]))
     monkeypatch.setattr(gallery, "open_cohort", lambda *source: opened.append(source) or open_cohort(*source))
-    monkeypatch.setattr(gallery, "_umap", lambda embedding: np.asarray(embedding[:, :2], np.float32))
+    monkeypatch.setattr(gallery, "umap_points", lambda embedding: np.asarray(embedding[:, :2], np.float32))
     experiment = SimpleNamespace(name="tiny", summary=HOSTILE, evaluation=SimpleNamespace(prompt_language="en"))
 
     def write(access: str) -> tuple[str, int]:

@@ -293,7 +293,7 @@ def test_the_page_is_one_offline_file_without_ids_and_with_every_section(tmp_pat
     folder = save(write_run(tmp_path) / "evaluation" / "small", rows())
     write_predictions(folder)
     outcome = SuiteOutcome(Results((), ("careful",), folder), (verdict(True, False),))
-    page = write_suite_report(tmp_path, folder, SPEC, outcome)
+    page = write_suite_report(tmp_path, folder, SPEC, outcome, tmp_path)
     html = page.read_text(encoding="utf-8")
     assert page == folder / "report.html"
     assert "SYNTHETIC: null_b, synthetic_hospitals is no patient data." in html
