@@ -86,10 +86,9 @@ def relu_of_norms(
 
 
 def _offset_relu(norms: Sequence[FoldedNorm], xs: Sequence[Map], shortcut: Map | None) -> Map:
-    total = jnp.zeros((), jnp.float32) if shortcut is None else shortcut.astype(jnp.float32)
-    for norm, x in zip(norms, xs, strict=True):
-        total = total + (x.astype(jnp.float32) + norm.bias[...])
-    return jax.nn.relu(total).astype(xs[0].dtype)
+    """In the dtype of `xs` all through: so XLA for GPUs finds cuDNN's convolution with offset, sum and ReLU in it."""
+    maps = [x + norm.bias[...].astype(x.dtype) for norm, x in zip(norms, xs, strict=True)]
+    return jax.nn.relu(sum(maps[1:] if shortcut is None else [*maps[1:], shortcut], start=maps[0]))
 
 
 def _applied(norms: Sequence[BatchNorm], xs: Sequence[Map], shortcut: Map | None, *, train: bool, form: _Form) -> Map:
