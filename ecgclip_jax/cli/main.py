@@ -23,6 +23,7 @@ COMMANDS = {
     "embed": "every ECG of a cohort through a run's model, into arrays for other tools",
     "show": "the resolved experiment: every value, its variants, its fingerprint",
     "compile": "the training step compiled for a TPU, GPU or CPU target: memory, bytes, collectives, bounds",
+    "profile": "a few real training steps: time by layer kind, roofline fraction, wait for input, a trace",
     "doctor": "versions, devices, memory, data folders, and what is missing",
     "contact-sheet": "one ECG page per synthetic diagnosis, to look at",
 }

@@ -27,13 +27,13 @@ _PRECISION = {
 def print_step(step: CompiledStep, vocab_size: int, console: Console) -> None:
     """Everything about a compiled step, per device."""
     _print_head(step, vocab_size, console)
-    console.print(_memory_table(step))
+    console.print(memory_table(step))
     _print_fit(step, console)
     if step.cost is None:
         return
     console.print(_kernel_table(step))
     console.print(_collective_table(step))
-    console.print(_array_table(step))
+    console.print(array_table(step))
     _print_bound(step, console)
 
 
@@ -116,7 +116,8 @@ def _print_head(step: CompiledStep, vocab_size: int, console: Console) -> None:
         )
 
 
-def _memory_table(step: CompiledStep) -> Table:
+def memory_table(step: CompiledStep) -> Table:
+    """Bytes on one device while the step runs, by what they hold."""
     memory = step.memory
     table = Table("memory per device", "bytes", title="Memory", title_justify="left")
     table.columns[1].justify = "right"
@@ -219,7 +220,8 @@ def _collective_table(step: CompiledStep) -> Table | str:
     return table
 
 
-def _array_table(step: CompiledStep) -> Table:
+def array_table(step: CompiledStep) -> Table:
+    """The largest arrays that kernels of the step write."""
     table = Table("array", "bytes", "how many", "first made by", title="Largest arrays written", title_justify="left")
     for column in table.columns[1:3]:
         column.justify = "right"

@@ -17,6 +17,8 @@ from ecgclip_jax.models.layers import BLOCK_OUTPUT, CONVOLUTION_OUTPUT
 from ecgclip_jax.models.resnet1d import ResNet1D, trunk_width
 from ecgclip_jax.spec.experiment import Experiment
 
+ECG_TOWER, TEXT_TOWER = "ecg_tower", "text_tower"
+"""Names under which the towers' operations stand in a compiled program (`ecgclip profile`)."""
 KEPT_FOR_BACKWARD: dict[str, tuple[str, ...]] = {
     "convolutions": (CONVOLUTION_OUTPUT,),
     "blocks": (BLOCK_OUTPUT,),
@@ -70,6 +72,7 @@ class Towers:
             return {}
         return {"text": load_bert(self._text_spec, self._vocab_size)}
 
+    @jax.named_scope(ECG_TOWER)
     def ecg(
         self, params: Tree, stats: Tree, ecg_input: EcgInput, *, train: bool, keys: RowKeys | None = None
     ) -> tuple[EcgOutput, Tree]:
@@ -90,6 +93,7 @@ class Towers:
     def _folded_ecg(self) -> PureModule:
         return PureModule(lambda rngs: self._make_ecg(rngs=rngs, folded=True))
 
+    @jax.named_scope(TEXT_TOWER)
     def text(
         self,
         params: Tree,
@@ -110,6 +114,7 @@ class Towers:
         output: TextOutput = _remat(apply, self._memory.text_remat)(params, {}, ids, mask, keys=keys)[0]
         return output
 
+    @jax.named_scope(TEXT_TOWER)
     def packed_text(self, params: Tree, texts: PackedTexts) -> TextOutput:
         """The text tower on texts that share rows: the outputs that `text` gives of each by itself, without dropout.
 

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import NamedTuple
 
 from ecgclip_jax.parallel.hlo import ArrayShape, Computation, Instruction, Program
 from ecgclip_jax.parallel.hlo_collectives import Collective, collective_kind, read_collective
@@ -30,6 +31,7 @@ _FREE = frozenset(
         "opt-barrier", "domain", "iota", "add-dependency",
     }
 )  # fmt: skip
+_CONTROL = frozenset({"while", "conditional", "call"})
 _FREE_TARGETS = frozenset({"ConcatBitcast", "AllocateBuffer", "AsyncCollectiveStart", "AsyncCollectiveDone"})
 _SLICING = frozenset({"slice", "dynamic-slice", "gather"})
 _ALIASING = frozenset({"bitcast", "get-tuple-element", "copy-start", "copy-done", "opt-barrier"})
@@ -87,6 +89,40 @@ class ProgramCost:
         self.unknown_loops += other.unknown_loops
 
 
+class Kernel(NamedTuple):
+    """One thing that a device runs: its name in the program, its kind, the bytes of one run, and whence it came."""
+
+    name: str
+    kind: str
+    n_bytes: int
+    op_name: str
+    """Name of the traced operation; of a kernel without one that of what is next to it; '' where that has none."""
+
+
+def kernels(program: Program, *, on_chip_spaces: bool = False) -> dict[str, Kernel]:
+    """Every kernel of the entry computation and of the loop bodies, branches and calls in it, by its name."""
+    counting, found = _Counting(program, 1, on_chip_spaces), {}
+    for computation in _running(program):
+        for name, instruction in computation.instructions.items():
+            if instruction.opcode in _FREE or instruction.opcode in _CONTROL or instruction.target in _FREE_TARGETS:
+                continue
+            kind, n_bytes = kernel_kind(program, instruction), counting.bytes_moved(computation, instruction)
+            found[name] = Kernel(name, kind, n_bytes, _whence(program, computation, instruction))
+    return found
+
+
+def _whence(program: Program, computation: Computation, instruction: Instruction) -> str:
+    """Compilers leave some of what they rewrite without a name: then a part's, an operand's or a reader's.
+
+    What reads anything of the backward pass belongs to it: a weight gradient reads activations of the forward pass too.
+    """
+    inside = [inner for _, inner in program.within(instruction)] if instruction.opcode == "fusion" else []
+    operands = [computation.instructions[name] for name in instruction.operands if name in computation.instructions]
+    operands.sort(key=lambda operand: "transpose(" not in operand.op_name)
+    near = [instruction, *reversed(inside), *operands, *_readers(computation, instruction)]
+    return next((other.op_name for other in near if other.op_name.startswith("jit(")), "")
+
+
 def program_cost(program: Program, *, n_devices: int, on_chip_spaces: bool = False) -> ProgramCost:
     """Counts a program that runs on `n_devices`; `on_chip_spaces` for TPUs, whose texts name memory spaces."""
     return _Counting(program, n_devices, on_chip_spaces).cost_of(program.entry, 1)
@@ -124,7 +160,7 @@ class _Counting:
         kind = kernel_kind(self.program, instruction)
         if collective_kind(instruction.opcode):
             cost.collectives.append(read_collective(computation, instruction, self.n_devices, times))
-        cost.add_kernel(kind, times, self._bytes_moved(computation, instruction))
+        cost.add_kernel(kind, times, self.bytes_moved(computation, instruction))
         inner = self.program.within(instruction) if instruction.opcode == "fusion" else [(computation, instruction)]
         for owner, product in inner:
             flops = product_flops(owner, product)
@@ -133,7 +169,8 @@ class _Counting:
             if owner is not computation and collective_kind(product.opcode) and not _continues(owner):
                 cost.collectives.append(read_collective(owner, product, self.n_devices, times))
 
-    def _bytes_moved(self, computation: Computation, instruction: Instruction) -> int:
+    def bytes_moved(self, computation: Computation, instruction: Instruction) -> int:
+        """By one run of a kernel."""
         operands = [computation.instructions[name] for name in instruction.operands if name in computation.instructions]
         if instruction.opcode in ("copy-start", "slice-start"):
             # (destination, source, …) or ((source), destination, …): what arrives is what is read.
@@ -304,6 +341,6 @@ def _running(program: Program) -> list[Computation]:
         computation = open_ones.pop()
         running.append(computation)
         for instruction in computation.instructions.values():
-            if instruction.opcode in ("while", "conditional", "call"):
+            if instruction.opcode in _CONTROL:
                 open_ones.extend(program.called_by(instruction))
     return running

@@ -74,6 +74,11 @@ _TOPOLOGIES = {
     "v5p": "v5p:1x1x1 v5p:2x2x1 v5p:2x2x2 v5p:4x4x4 v5p:8x8x8",
     "v6e": "v6e:1x1 v6e:2x2 v6e:4x4 v6e:8x8 v6e:16x16",
 }
+_DEVICE_KINDS = {
+    "NVIDIA A100-SXM4-80GB": "a100", "NVIDIA H100 80GB HBM3": "h100", "NVIDIA H200": "h200", "TPU v5 lite": "v5e",
+    "TPU v5": "v5p", "TPU v5p": "v5p", "TPU v6 lite": "v6e",
+}  # fmt: skip
+"""How devices of a target call themselves: boards of other forms (PCIe, NVL) have other peaks and stand for nothing."""
 _EXTRA = {"gpu": "cuda", "tpu": "tpu"}
 _OPTIONS = {"v6e": {"xla_tpu_dot_dot_fusion": "false"}}
 """libtpu 0.0.42 fuses chains of convolutions for v6e until estimating their cost overflows its stack and ends the
@@ -135,6 +140,13 @@ def target_names() -> str:
     """Every target with an example of its sizes."""
     gpus = ", ".join(f"{name}[:N]" for name, facts in FACTS.items() if facts.family == "gpu")
     return f"cpu[:N], {gpus}, {', '.join(shapes.replace(' ', ', ') for shapes in _TOPOLOGIES.values())}"
+
+
+def attached(devices: Sequence[jax.Device]) -> DescribedDevices:
+    """Devices that are there, described as those of a target; without facts where their kind's peaks are not known."""
+    kind = devices[0].device_kind
+    name = _DEVICE_KINDS.get(kind, kind)
+    return DescribedDevices(Target(f"{name}:{len(devices)}", name, len(devices), FACTS.get(name)), devices, False)
 
 
 def describe(target: Target) -> DescribedDevices:

@@ -26,6 +26,8 @@ from ecgclip_jax.signal.preprocessing import training_views
 from ecgclip_jax.training.optimizer import frozen_mask
 from ecgclip_jax.training.state import TrainingParts, TrainState, Tree, step_key
 
+PREPROCESSING = "preprocessing"
+"""Name under which its operations stand in the compiled program (`ecgclip profile`)."""
 _MODEL_STREAM, _AUGMENT_STREAM = range(2)
 
 
@@ -76,7 +78,9 @@ def _embedder(parts: TrainingParts, operators: SignalOperators, state: TrainStat
 
     def embed(params: Tree, rows: Batch, keys: RowKeys) -> tuple[Embeddings, Tree]:
         params = jax.tree.map(lambda p, f: jax.lax.stop_gradient(p) if f else p, params, frozen)
-        views = row_wise_views(operators, rows.ecg_uv, rows.extras, rows.extras_present, _stream(keys, _AUGMENT_STREAM))
+        augment_keys = _stream(keys, _AUGMENT_STREAM)
+        with jax.named_scope(PREPROCESSING):
+            views = row_wise_views(operators, rows.ecg_uv, rows.extras, rows.extras_present, augment_keys)
         return objective.embed(
             parts.towers,
             parts.heads,

@@ -31,7 +31,7 @@ from ecgclip_jax.training.run_folder import RunFolder, open_run_folder, shared_f
 from ecgclip_jax.training.starting import start_state
 from ecgclip_jax.training.state import TrainingParts, TrainState, Tree, abstract_state, build_parts
 from ecgclip_jax.training.step import TrainStep
-from ecgclip_jax.training.text_cache import TextCache, open_text_cache
+from ecgclip_jax.training.text_cache import open_text_cache
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def _train(
     experiment: Experiment, workdir: Path, data_dir: Path, resume: bool, evaluate: Evaluate | None
 ) -> RunSummary:
     began_s = time.monotonic()
-    experiment = together(lambda: _resolved(experiment))
+    experiment = together(lambda: resolved(experiment))
     require_same(shared_facts(experiment))
     mesh = build_mesh(experiment.mesh)
     process_rows(mesh, experiment.data.batch_global // experiment.memory.micro_batches)
@@ -99,8 +99,12 @@ def _train(
     return RunSummary(folder.path, total, start, metrics, time.monotonic() - began_s)
 
 
-def _resolved(experiment: Experiment) -> Experiment:
-    """The run describes its text tower by the checkpoint's own sizes, so that it can be rebuilt without it."""
+def resolved(experiment: Experiment) -> Experiment:
+    """The experiment with its text tower described by the checkpoint's own sizes, so that it can be rebuilt without it.
+
+    Raises:
+        WeightsError: see `resolve_bert`.
+    """
     if experiment.text_encoder is None:
         return experiment
     return experiment.replace({"text_encoder": resolve_bert(experiment.text_encoder)})
@@ -153,9 +157,7 @@ class _Run:
         self._checkpoints, self._tracker, self._evaluate = checkpoints, tracker, evaluate
         self._step = TrainStep(parts, mesh)
         self._pipeline = build_pipeline(self._experiment, folder)
-        memory, texts = self._experiment.memory, self._text_cache(parts, state)
-        packed = memory.packed_rows_per_text
-        self._feed = Feed(self._pipeline, mesh, memory.micro_batches, texts, self._resident(), packed)
+        self._feed = build_feed(parts, mesh, folder, self._pipeline, state)
         self._watch = FiniteWatch(lambda step: batch_records(folder.index, self._pipeline, step), self._last_good)
         self._logged_at: tuple[int, float] | None = None
         self._last: dict[str, float] = {}
@@ -188,18 +190,6 @@ class _Run:
         finally:
             batches.close()
         return self._last
-
-    def _text_cache(self, parts: TrainingParts, state: TrainState) -> TextCache | None:
-        if not self._experiment.caches_text:
-            return None
-        return open_text_cache(parts, self._mesh, self._folder, self._pipeline.texts, state.params["text"])
-
-    def _resident(self) -> ResidentCohort | None:
-        data, seen = self._experiment.data, self._experiment.signal.leads
-        if data.input == "host":
-            return None
-        eight = data.input == "resident_8_leads"
-        return ResidentCohort(self._mesh, self._pipeline.order, self._pipeline.reader, seen, eight_leads=eight)
 
     def _stop(self, step: int, state: TrainState, metrics: Metrics, reason: str) -> None:
         self._watch.check()
@@ -256,6 +246,22 @@ def build_pipeline(experiment: Experiment, folder: RunFolder) -> TrainPipeline:
         micro_batches=experiment.memory.micro_batches,
         resident=experiment.data.input != "host",
     )
+
+
+def build_feed(parts: TrainingParts, mesh: Mesh, folder: RunFolder, pipeline: TrainPipeline, state: TrainState) -> Feed:
+    """The pipeline's batches on the mesh, in the experiment's input mode; fills text cache and devices first.
+
+    Raises:
+        TextCacheError, ResidentError: see there.
+    """
+    experiment = parts.experiment
+    data, memory, texts, resident = experiment.data, experiment.memory, None, None
+    if experiment.caches_text:
+        texts = open_text_cache(parts, mesh, folder, pipeline.texts, state.params["text"])
+    if data.input != "host":
+        eight = data.input == "resident_8_leads"
+        resident = ResidentCohort(mesh, pipeline.order, pipeline.reader, experiment.signal.leads, eight_leads=eight)
+    return Feed(pipeline, mesh, memory.micro_batches, texts, resident, memory.packed_rows_per_text)
 
 
 def batch_records(index: RunIndex, pipeline: TrainPipeline, step: int) -> list[str]:

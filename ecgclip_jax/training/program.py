@@ -88,6 +88,10 @@ class CompiledStep:
     compiler_bytes: float | None
     roofline: Roofline | None
     """None for CPU devices, whose peaks are no facts of a target."""
+    program: Program | None = None
+    """`text`, read."""
+    executable: jax.stages.Compiled | None = None
+    """What runs, where the devices are real: `executable(operators, state, batch)`, the state is donated."""
 
     @property
     def memory_limit(self) -> int | None:
@@ -214,6 +218,8 @@ def compile_parts(parts: TrainingParts, described: DescribedDevices) -> Compiled
         counted.get("flops"),
         counted.get("bytes accessed"),
         None if facts is None else roofline(cost, facts, [device.process_index for device in mesh.devices.flat]),
+        program,
+        compiled,
     )
 
 

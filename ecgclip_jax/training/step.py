@@ -21,6 +21,9 @@ from ecgclip_jax.training.gradients import gradients
 from ecgclip_jax.training.optimizer import learning_rate
 from ecgclip_jax.training.state import TrainingParts, TrainState, Tree, abstract_state, target_branch
 
+UPDATE = "optimizer"
+"""Name under which the optimizer's operations stand in the compiled program (`ecgclip profile`)."""
+
 
 class TrainStep:
     """`step(state, batch) -> (state, metrics)`, compiled once for a mesh; the state given is donated.
@@ -67,8 +70,9 @@ def _train_step(
     parts: TrainingParts, operators: SignalOperators, state: TrainState, batch: Batch
 ) -> tuple[TrainState, Metrics]:
     found = gradients(parts, operators, state, batch)
-    updates, opt_state = parts.optimizer.update(found.params, state.opt_state, state.params)
-    params: Tree = optax.apply_updates(state.params, updates)
+    with jax.named_scope(UPDATE):
+        updates, opt_state = parts.optimizer.update(found.params, state.opt_state, state.params)
+        params: Tree = optax.apply_updates(state.params, updates)
     params = params | {"objective": parts.objective.constrain(params["objective"])}
     grad_norm = optax.tree.norm(found.params)
     metrics = found.metrics | {
