@@ -22,6 +22,9 @@ class _Common:
     """Where prepared cohorts lie ($ECGCLIP_DATA or ./data); the result is DATA_DIR/NAME/VERSION."""
     workers: int | None = None
     """Processes that convert ECGs; without it one per CPU, 0 works in this one. Never changes the result."""
+    compression: Literal["zstd:1", "snappy", "uncompressed"] = "zstd:1"
+    """Of the stored ECGs. The default is smallest, about 60 kB each; snappy takes a third more; uncompressed, twice the
+    disk, is fastest to write and to read. Records are the same."""
     overwrite: bool = False
     """Replace a dataset that was built from another source or with other options."""
     shards: str | None = None

@@ -228,6 +228,18 @@ def test_one_waveform_at_a_time_is_in_memory(tmp_path: Path) -> None:
     assert len(alive) == 4
 
 
+def test_compression_changes_the_files_but_no_record(tmp_path: Path) -> None:
+    smallest, fastest = (
+        build(_Toy(compression=name), tmp_path / name, workers=0) for name in ("zstd:1", "uncompressed")
+    )
+    assert fastest.cohort["fingerprint"] == smallest.cohort["fingerprint"]
+    assert fastest.cohort["options"] == {"compression": "uncompressed"}
+    assert smallest.cohort["options"] == {}
+    assert fastest.cohort["build_id"] != smallest.cohort["build_id"]
+    sizes = [sum(p.stat().st_size for p in built.folder.glob("*.array_record*")) for built in (smallest, fastest)]
+    assert sizes[1] > 4 * 120_000 > sizes[0]
+
+
 def test_shards_depend_on_the_cohort_alone() -> None:
     assert rows_per_shard(10) == 256
     assert rows_per_shard(800_000) == 1563

@@ -94,7 +94,7 @@ def found_built(cohort: Cohort, plan: Plan, folder: Path) -> Prepared | None:
     """
     if not folder.exists():
         return None
-    return Prepared(folder, _same_build(folder, build_id(cohort.facts, cohort.options, plan)), existed=True)
+    return Prepared(folder, _same_build(folder, build_id(cohort.facts, cohort.build_options, plan)), existed=True)
 
 
 def build_into(
@@ -107,7 +107,7 @@ def build_into(
 
 
 def _build_alone(cohort: Cohort, plan: Plan, folder: Path, workers: int, console: Console | None) -> dict[str, Any]:
-    parts = _parts_folder(folder, build_id(cohort.facts, cohort.options, plan))
+    parts = _parts_folder(folder, build_id(cohort.facts, cohort.build_options, plan))
     results: dict[tuple[str, int], ShardResult] = {}
     with progress_of(cohort.facts.name, plan, console) as advance:
         pending = []
@@ -130,7 +130,7 @@ def processes(workers: int | None) -> int:
 
 def finish(cohort: Cohort, plan: Plan, results: Sequence[ShardResult], parts: Path, folder: Path) -> dict[str, Any]:
     """Makes the dataset of finished shards, which are in the plan's order, and removes what only the build needed."""
-    described = finalise(cohort.facts, cohort.options, plan, results, parts, folder)
+    described = finalise(cohort.facts, cohort.build_options, plan, results, parts, folder)
     shutil.rmtree(parts)
     return described
 

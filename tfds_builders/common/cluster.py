@@ -106,7 +106,7 @@ def shared_parts(cohort: Cohort, plan: Plan, staging: Path) -> Path:
     Raises:
       BuildError: the shards there are of another build; they are not thrown away, since its jobs may be running.
     """
-    identity = build_id(cohort.facts, cohort.options, plan)
+    identity = build_id(cohort.facts, cohort.build_options, plan)
     parts = staging / "parts"
     parts.mkdir(parents=True, exist_ok=True)
     mark = parts / "build.json"

@@ -13,6 +13,10 @@ from tfds_builders.common.audit import AuditRow, Outcome
 from tfds_builders.common.schema import Record
 
 AccessClass = Literal["open", "registered", "credentialed", "private"]
+Compression = Literal["zstd:1", "snappy", "uncompressed"]
+"""Of each record by itself, so that random access reads one ECG and not a block of them."""
+SMALLEST: Compression = "zstd:1"
+"""Level 1 instead of the writer's own 3: five times faster for 2 % more bytes (measured on int16 ECGs)."""
 
 
 class BuildError(UserError):
@@ -110,8 +114,12 @@ class SourceOutcome:
         )
 
 
+@dataclass(frozen=True)
 class Cohort(ABC):
     """A cohort, with its options, as a small picklable value (a frozen dataclass)."""
+
+    compression: Compression = field(default=SMALLEST, kw_only=True)
+    """Of the shards; it changes no record."""
 
     @property
     @abstractmethod
@@ -122,6 +130,11 @@ class Cohort(ABC):
     @abstractmethod
     def options(self) -> Mapping[str, Any]:
         """The options that change what is built, for `cohort.json`; JSON values, no paths."""
+
+    @property
+    def build_options(self) -> Mapping[str, Any]:
+        """`options`, and how shards are compressed where that is not as usual."""
+        return self.options if self.compression == SMALLEST else {**self.options, "compression": self.compression}
 
     @abstractmethod
     def plan(self) -> Plan:
