@@ -63,6 +63,10 @@ class CohortError(UserError):
     """A prepared cohort that is not there or not whole; the message says what was found and what to do."""
 
 
+class NoSuchSplitError(CohortError):
+    """The cohort is there, the split is not: a small one may hold nothing of it."""
+
+
 def strictest_access(classes: Iterable[AccessClass]) -> AccessClass:
     """The strictest of some access classes; `open` for none."""
     return max(classes, key=ACCESS_CLASSES.index, default="open")
@@ -204,7 +208,7 @@ def open_cohort(data_dir: str | Path, source: Source) -> CohortSplit:
     path = folder / f"records-{source.split}.parquet"
     if not path.is_file():
         there = sorted(p.stem.removeprefix("records-") for p in folder.glob("records-*.parquet"))
-        raise CohortError(
+        raise NoSuchSplitError(
             f"{source.cohort} {folder.name} has no split {source.split!r}; it has {', '.join(there) or 'none'}"
         )
     opened = CohortSplit(

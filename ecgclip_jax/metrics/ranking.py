@@ -174,8 +174,9 @@ def _metrics(
     np.divide(precision, positives, out=result[1], where=defined)
     np.divide(result[1], prevalence, out=result[2], where=defined)
     for row, reference in enumerate(prevalences, start=len(RANKING_METRICS)):
-        odds = positives * (1 - reference) / (np.maximum(negatives, TINY) * reference)
-        rebalanced = _passed(kind, unit, weights, np.where(defined, odds, 1.0))[-1]
+        odds = np.ones(lanes)
+        np.divide(positives * (1 - reference), negatives * reference, out=odds, where=defined)
+        rebalanced = _passed(kind, unit, weights, odds)[-1]
         np.divide(rebalanced, positives, out=result[row], where=defined)
     return result
 

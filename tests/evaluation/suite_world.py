@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from evaluation_world import InMemory
 
-from ecgclip_jax.data.sources import CohortError, CohortSplit
+from ecgclip_jax.data.sources import CohortSplit, NoSuchSplitError
 from ecgclip_jax.signal.hospitals import load_world
 from ecgclip_jax.spec.experiment import DataSpec, Experiment, Source
 from ecgclip_jax.spec.objectives import SupervisedSpec
@@ -144,7 +144,7 @@ def opener(world: dict[str, CohortSplit]) -> Any:
 
     def open_cohort(data_dir: object, source: Source) -> CohortSplit:
         if source.split not in world:
-            raise CohortError(f"no split {source.split}")
+            raise NoSuchSplitError(f"no split {source.split}")
         return replace(world[source.split])
 
     return open_cohort

@@ -22,7 +22,8 @@ from ecgclip_jax.evaluation.suites.named import SUITES, suite
 from ecgclip_jax.evaluation.suites.runner import SuiteOutcome, run_suite
 from ecgclip_jax.evaluation.suites.summary import suite_summary
 from ecgclip_jax.evaluation.tasks import EvaluationError
-from ecgclip_jax.spec.suites import Claim, SuiteSpec
+from ecgclip_jax.spec.experiment import Source
+from ecgclip_jax.spec.suites import Claim, SuiteSpec, TestCohort
 
 
 def run(
@@ -78,6 +79,16 @@ def test_skill_is_found_apart_by_source_of_labels_and_missing_cohorts_are_named(
     )  # fmt: skip
     assert row.value == pytest.approx(roc_auc_score(truth, scores))
     suite_summary(make_suite(), outcome)
+
+
+def test_a_cohort_counts_with_the_splits_that_it_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    sources = tuple(Source(cohort=COHORT, split=split) for split in ("birch", "gone"))
+    spec = make_suite()
+    both = spec.cohorts[0].replace({"external": (TestCohort(name="both", sources=sources),)})
+    spec = spec.replace({"cohorts": (both,), "fractions": (1.0,), "draws": 1})
+    results = run(monkeypatch, tmp_path, spec=spec).results
+    assert macro(results, "report", split="both").value > 0.8
+    assert not any("both" in warning and "no data" in warning for warning in results.warnings)
 
 
 def test_a_map_of_the_test_embeddings_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

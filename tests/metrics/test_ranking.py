@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -66,6 +68,14 @@ def test_one_class_is_undefined_not_zero_and_not_one(positives: int) -> None:
     positive = np.arange(10) < positives
     assert np.isnan(auroc(positive, np.arange(10.0)))
     assert np.isnan(average_precision(positive, np.arange(10.0)))
+
+
+def test_draws_without_a_negative_are_undefined_without_a_warning() -> None:
+    column = sort_column(np.array([True, True, False]), np.arange(3.0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = weighted_metrics(column, np.array([[1e9], [1e9], [0.0]]), (0.05,))
+    assert np.isnan(found).all()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
