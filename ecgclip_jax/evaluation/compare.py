@@ -22,7 +22,7 @@ from ecgclip_jax.evaluation.paired_test import paired_test
 from ecgclip_jax.evaluation.predictions import PREFIX, Predictions, load_predictions
 from ecgclip_jax.evaluation.results import SMALLEST_CELL, Exclusion
 from ecgclip_jax.evaluation.scored import ClassCounts, Scored, TestSplit, class_counts
-from ecgclip_jax.evaluation.scoring import METRICS, Estimate, interval_columns, left_out, macro_estimate, measure
+from ecgclip_jax.evaluation.scoring import METRICS, Estimate, Fit, interval_columns, left_out, macro_estimate, measure
 from ecgclip_jax.evaluation.tasks import EvaluationError
 from ecgclip_jax.metrics.multiple_testing import benjamini_hochberg, holm
 from ecgclip_jax.metrics.ranking import RANKING_METRICS
@@ -165,18 +165,26 @@ _Pair = tuple[list[Scored], list[Scored]]
 
 
 def _pairs(a: Sequence[Scored], b: Sequence[Scored], models: tuple[str, str]) -> list[_Pair]:
-    """Per protocol and fraction, the fits of both models with the same numbers."""
+    """Per protocol and fraction, the fits of both models with the same numbers; of zero-shot with the same prompts.
+
+    Of several prompt sets only the headline one is compared: the others would be more tests of the same question.
+    """
     fits = [
-        {(s.protocol, s.fraction, s.repeat): s for s in own if s.arm.name == m}
+        {(s.protocol, s.fraction, s.wording, s.repeat): s for s in _headline(own) if s.arm.name == m}
         for own, m in ((a, models[0]), (b, models[1]))
     ]
     common = [key for key in fits[0] if key in fits[1]]
-    groups: dict[tuple[str, float], _Pair] = {}
-    for key in sorted(common, key=lambda key: key[2]):
-        pair = groups.setdefault(key[:2], ([], []))
+    groups: dict[Fit, _Pair] = {}
+    for key in sorted(common, key=lambda key: key[3]):
+        pair = groups.setdefault(key[:3], ([], []))
         pair[0].append(fits[0][key])
         pair[1].append(fits[1][key])
     return list(groups.values())
+
+
+def _headline(scored: Sequence[Scored]) -> list[Scored]:
+    first = next((s.wording for s in scored if s.wording), None)
+    return [s for s in scored if s.wording in (None, first)]
 
 
 def _differences(

@@ -38,7 +38,7 @@ from ecgclip_jax.evaluation.protocols.retrieval import ecg_to_text, text_to_ecg
 from ecgclip_jax.evaluation.protocols.zero_shot import prompt_matrix, zero_shot_scores
 from ecgclip_jax.evaluation.results import Exclusion, ResultRow, Results, suppress_small_cells
 from ecgclip_jax.evaluation.retrieval_rows import retrieval_rows
-from ecgclip_jax.evaluation.scored import Arm, Scored, TestSplit
+from ecgclip_jax.evaluation.scored import Arm, Scored, TestSplit, Wording
 from ecgclip_jax.evaluation.scoring import ranking_rows
 from ecgclip_jax.evaluation.selection import Overlapping, choose_rows, require_disjoint
 from ecgclip_jax.evaluation.stored_probe import save_probe
@@ -282,7 +282,8 @@ def _zero_shot(
     scored = []
     for arm in arms:
         scores = zero_shot_scores(split.arrays[arm.name].embedding, vectors[arm.name])
-        scored.append(Scored(arm, "zero_shot", scores, without, notes))
+        wording = Wording(prompts.name, prompts.sha)
+        scored.append(Scored(arm, "zero_shot", scores, without, notes, wording=wording))
     return scored
 
 

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from ecgclip_jax.data.labels import Labels
 from ecgclip_jax.evaluation.results import Exclusion
-from ecgclip_jax.evaluation.scored import ALL_LABELS, Arm, Scored, TestSplit
+from ecgclip_jax.evaluation.scored import ALL_LABELS, Arm, Scored, TestSplit, Wording
 from ecgclip_jax.evaluation.tasks import EvaluationError
 
 PREFIX: Final = "predictions-"
@@ -42,8 +42,9 @@ def save_predictions(
 
     Columns: `record_id` (only if `identified`), `patient`, `known` (whether any label is), `weight` (only of a
     case-enriched sample), per concept `label/…`, `known/…` and `score/<arm>/<protocol>/…`. A fit on few labels, or one
-    of several, has its fraction and number behind the protocol: `fine_tune@0.1#3`. What the rows need beside is in the
-    metadata; `load_predictions` reads all of it.
+    of several, has its fraction and number behind the protocol: `fine_tune@0.1#3`; prompts other than the plain
+    sentences have their name there: `zero_shot[class_names]`. What the rows need beside is in the metadata;
+    `load_predictions` reads all of it.
     """
     patient = test.patient
     columns: dict[str, np.ndarray] = {}
@@ -72,7 +73,8 @@ def save_predictions(
 
 def _column(s: Scored) -> str:
     fit = "" if (s.fraction, s.repeat) == (ALL_LABELS, 0) else f"@{s.fraction:g}#{s.repeat}"
-    return f"score/{s.arm.name}/{s.protocol}{fit}"
+    words = "" if s.wording is None or s.wording.name == "sentences" else f"[{s.wording.name}]"
+    return f"score/{s.arm.name}/{s.protocol}{words}{fit}"
 
 
 def _facts(test: TestSplit, scored: Sequence[Scored]) -> dict[str, Any]:
@@ -93,6 +95,7 @@ def _facts(test: TestSplit, scored: Sequence[Scored]) -> dict[str, Any]:
                 "excluded": {concept: str(why) for concept, why in s.excluded.items()},
                 "fraction": s.fraction,
                 "repeat": s.repeat,
+                "wording": s.wording,
             }
             for s in scored
         ],
@@ -138,6 +141,7 @@ def load_predictions(path: Path) -> Predictions:
             {concept: Exclusion(why) for concept, why in s["excluded"].items()},
             fraction=s["fraction"],
             repeat=s["repeat"],
+            wording=Wording(*s["wording"]) if s.get("wording") else None,
         )
         for s in facts["scored"]
     )

@@ -95,6 +95,10 @@ class ResultRow:
     availability: str
     """Of a suite: real_here, obtainable or synthetic; tables never mix them."""
     access: str
+    prompt_set: str = ""
+    """Of zero-shot: the wordings that asked; a suite scores each row under several sets, the headline one first."""
+    prompt_spread: float = math.nan
+    """Of the headline set's row: highest minus lowest value over all sets that score the same labels."""
 
 
 _ARROW = {"str": pa.string(), "float": pa.float64(), "bool": pa.bool_(), "int": pa.int64(), "int | None": pa.int64()}

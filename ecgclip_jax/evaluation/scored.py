@@ -26,6 +26,13 @@ class Arm:
     seed: int | None = None
 
 
+class Wording(NamedTuple):
+    """A prompt set as the table names it."""
+
+    name: str
+    fingerprint: str
+
+
 @dataclass(frozen=True)
 class Scored:
     """One arm under one protocol: a score per record and label, and why some labels have none.
@@ -42,6 +49,8 @@ class Scored:
     fraction: float = ALL_LABELS
     repeat: int = 0
     """Which draw of the labels, with its training seed; equal numbers are paired between arms."""
+    wording: Wording | None = None
+    """Of zero-shot: the prompts. Of several sets the headline one comes first."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from jaxtyping import Float, Shaped
 
 from ecgclip_jax.evaluation.results import Exclusion, ResultRow, reasons
 from ecgclip_jax.evaluation.row_columns import NO_ESTIMATE, estimate_columns, label_columns, row_identity
-from ecgclip_jax.evaluation.scored import ClassCounts, Scored, TestSplit, class_counts
+from ecgclip_jax.evaluation.scored import ClassCounts, Scored, TestSplit, Wording, class_counts
 from ecgclip_jax.evaluation.tasks import exclusions
 from ecgclip_jax.metrics.intervals import Scale, corrected_interval, difference_interval, seed_interval
 from ecgclip_jax.metrics.operating_points import sensitivity_at
@@ -88,11 +88,15 @@ def ranking_rows(
     return rows
 
 
-def grouped(scored: Sequence[Scored]) -> dict[tuple[str, float], list[Scored]]:
-    """Scores that stand side by side: of one protocol, with one fraction of the labels."""
-    groups: dict[tuple[str, float], list[Scored]] = {}
+Fit = tuple[str, float, Wording | None]
+"""Protocol, fraction of the labels, prompts."""
+
+
+def grouped(scored: Sequence[Scored]) -> dict[Fit, list[Scored]]:
+    """Scores that stand side by side: of one protocol, with one fraction of the labels and one set of prompts."""
+    groups: dict[Fit, list[Scored]] = {}
     for s in scored:
-        groups.setdefault((s.protocol, s.fraction), []).append(s)
+        groups.setdefault((s.protocol, s.fraction, s.wording), []).append(s)
     return groups
 
 
@@ -199,7 +203,12 @@ def _label_row(
 
 def _identity(split: TestSplit, arm: Measured, other: Measured | None) -> dict[str, Any]:
     own = arm.scored
-    return row_identity(split, own.arm, other.scored.arm if other else None, own.protocol, own.fraction, arm.n_repeats)
+    columns = row_identity(
+        split, own.arm, other.scored.arm if other else None, own.protocol, own.fraction, arm.n_repeats
+    )
+    if own.wording is not None:
+        columns |= {"prompt_set": own.wording.name, "prompts_fingerprint": own.wording.fingerprint}
+    return columns
 
 
 def macro_estimate(arm: Measured, kept: Sequence[int], index: int) -> tuple[Estimate, float]:

@@ -119,6 +119,10 @@ class SuiteSpec(Spec):
     null_worlds: tuple[NullWorld, ...] = ()
     claims: tuple[Claim, ...] = ()
     prompt_language: Literal["en", "de"] = "en"
+    prompt_sets: tuple[Literal["sentences", "class_names", "attributes"], ...] = Field(
+        ("sentences", "class_names", "attributes"), min_length=1
+    )
+    """Wordings of zero-shot: each row is scored under every set; the first, named beforehand, is the headline."""
     min_test_positives: int = Field(20, ge=1)
     macro_min_labels: int = Field(10, ge=1)
     map_records: int = Field(2500, ge=0)

@@ -21,6 +21,7 @@ from ecgclip_jax.signal.readers import read_ecg
 from ecgclip_jax.text.code_tables import code_rows
 from ecgclip_jax.text.concepts import CONCEPTS, codes_to_concepts
 from ecgclip_jax.text.label_sets import LabelSet, first_acronyms, label_set
+from ecgclip_jax.text.prompt_files import merl_repairs, read_prompt_file
 from ecgclip_jax.text.shared_records import shared_records
 
 # The PTB-XL rows at hand are older than 1.0.3, of which MERL's four sets hold all 21,799 records.
@@ -306,3 +307,18 @@ def test_a_shared_record_is_the_same_recording(shared_data: Path) -> None:
 def test_code15_columns_are_the_vocabulary(shared_data: Path) -> None:
     columns = set(rows_of(shared_data / "code15" / "labels" / "labels.csv")[0]) - {"idx", "is_male"}
     assert columns == set(code_rows("code15"))
+
+
+def test_merls_prompts_ask_for_every_class_and_lose_their_defects_in_repair(shared_data: Path) -> None:
+    file = shared_data / "metadata_only" / "merl" / "zeroshot" / "CKEPE_prompt.json"
+    released, repaired = read_prompt_file(file)
+    assert (released.name, repaired.name) == ("merl_as_released", "merl_repaired")
+    for name in ("ptb_xl/super", "ptb_xl/sub", "ptb_xl/form", "ptb_xl/rhythm", "cpsc2018", "csn/fixed"):
+        assert set(classes_of(label_set(name))) <= set(released.prompts)
+    assert {n for n in released.prompts if released.prompts[n] != repaired.prompts[n]} == set(merl_repairs())
+    (bigeminy,), (flutter,), (clockwise,) = (repaired.prompts[name] for name in ("BIGU", "AF", "CR"))
+    assert bigeminy.startswith("bigeminal pattern (unknown origin), ")
+    assert "let me know" not in bigeminy
+    assert "fibrillation" not in flutter
+    assert clockwise == "clockwise rotation."
+    assert all(len(text) > 5 for (text,) in repaired.prompts.values())

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from ecgclip_jax.data.sources import CohortSplit
-from ecgclip_jax.evaluation.embedding import EcgArrays, Model, Store, embed_split
+from ecgclip_jax.evaluation.embedding import EcgArrays, Model, Store, embed_split, split_name
 from ecgclip_jax.evaluation.suites.opening import OpenSet, SuiteSplit
 
+Rows = Int[np.ndarray, "records"]
+"""Row numbers of a split, rising."""
 TABULAR_MEASUREMENTS = ("heart_rate_bpm", "pr_ms", "qrs_ms", "qt_ms", "qtc_ms", "axis_deg")
 """What a cart prints beside the tracing, where a cohort has it."""
 
@@ -32,24 +34,52 @@ def embed_set(
     store: Store,
     batch: int,
     start: Callable[[str, int], Callable[[int], None]],
+    wanted: Mapping[str, Rows],
 ) -> dict[str, SplitArrays]:
-    """Arrays of all splits by name. `start` begins a progress bar for a split and returns how to advance it."""
-    splits = (opened.train, opened.validation, *opened.tests)
-    return {split.name: _embed(split, models, store, batch, start(split.name, split.n_records)) for split in splits}
+    """Arrays of all splits by name.
+
+    `start` begins a progress bar for a split and returns how to advance it. `wanted` is what all sets of the suite
+    want of a cohort's split (`wanted_rows`), so that label sets over the same records are embedded once.
+    """
+
+    def embed(split: SuiteSplit) -> SplitArrays:
+        rows = [wanted[split_name(part.opened)] for part in split.parts]
+        advance = start(split.name, sum(map(len, rows)))
+        return _embed(split, rows, models, store, batch, advance)
+
+    return {split.name: embed(split) for split in (opened.train, opened.validation, *opened.tests)}
+
+
+def wanted_rows(sets: Sequence[OpenSet]) -> dict[str, Rows]:
+    """By cohort, version and split: every row that any of the sets has chosen, rising."""
+    found: dict[str, Rows] = {}
+    for part in (p for own in sets for split in (own.train, own.validation, *own.tests) for p in split.parts):
+        name = split_name(part.opened)
+        found[name] = np.union1d(found[name], part.rows) if name in found else part.rows
+    return found
 
 
 def _embed(
-    split: SuiteSplit, models: Mapping[str, Model], store: Store, batch: int, advance: Callable[[int], None]
+    split: SuiteSplit,
+    rows: Sequence[Rows],
+    models: Mapping[str, Model],
+    store: Store,
+    batch: int,
+    advance: Callable[[int], None],
 ) -> SplitArrays:
-    found = [embed_split(part.opened, part.rows, dict(models), store, advance, batch) for part in split.parts]
+    """Arrays of the split's records, out of those of all rows that are wanted of its parts."""
+    models, parts = dict(models), list(zip(split.parts, rows, strict=True))
+    found = [embed_split(part.opened, wanted, models, store, advance, batch) for part, wanted in parts]
+    own = [np.searchsorted(wanted, part.rows) for part, wanted in parts]
     joined = {
         name: EcgArrays(
-            np.concatenate([arrays[name].embedding for arrays, _ in found]),
-            np.concatenate([arrays[name].features for arrays, _ in found]),
+            np.concatenate([arrays[name].embedding[at] for (arrays, _), at in zip(found, own, strict=True)]),
+            np.concatenate([arrays[name].features[at] for (arrays, _), at in zip(found, own, strict=True)]),
         )
         for name in models
     }
-    return SplitArrays(joined, np.concatenate([trivial for _, trivial in found]), tabular_features(split))
+    trivial = np.concatenate([features[at] for (_, features), at in zip(found, own, strict=True)])
+    return SplitArrays(joined, trivial, tabular_features(split))
 
 
 def tabular_features(split: SuiteSplit) -> Float[np.ndarray, "records columns"]:

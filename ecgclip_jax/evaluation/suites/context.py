@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +13,9 @@ from rich.progress import Progress
 
 from ecgclip_jax.evaluation.embedding import Model, Store
 from ecgclip_jax.evaluation.protocols.tuning_data import Tunable
+from ecgclip_jax.evaluation.suites.arrays import Rows
 from ecgclip_jax.spec.suites import SuiteSpec
+from ecgclip_jax.text.prompts import PromptSet
 
 
 @runtime_checkable
@@ -44,6 +46,10 @@ class Suite:
     keep: bool
     batch: int
     progress: Progress
+    wanted: Mapping[str, Rows]
+    """By cohort, version and split: rows that any set of the suite has chosen."""
+    prompts: Sequence[PromptSet]
+    """Of zero-shot, the headline set first."""
     warnings: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 

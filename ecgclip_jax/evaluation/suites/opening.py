@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,7 +12,8 @@ import pyarrow as pa
 from jaxtyping import Float, Int
 
 from ecgclip_jax.data.labels import Labels
-from ecgclip_jax.data.sources import CohortError, CohortSplit, open_cohort
+from ecgclip_jax.data.sources import CohortError, CohortSplit, NoSuchSplitError, open_cohort
+from ecgclip_jax.evaluation.class_labels import class_labels, label_set_of
 from ecgclip_jax.evaluation.embedding import array_key
 from ecgclip_jax.evaluation.registry import CohortAvailability, tasks, the_89
 from ecgclip_jax.evaluation.selection import Overlapping, choose_rows
@@ -20,6 +21,7 @@ from ecgclip_jax.evaluation.task_labels import TaskLabels, task_labels
 from ecgclip_jax.evaluation.tasks import EvaluationError, patient_index
 from ecgclip_jax.spec.experiment import Source
 from ecgclip_jax.spec.suites import CohortSet, SuiteSpec, TestCohort
+from ecgclip_jax.text.label_sets import label_set
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,13 @@ class OpenSet:
     """Name of the internal test."""
     missing: dict[str, str] = field(default_factory=dict)
     """External cohorts without data, and how to get them."""
+    concepts: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """By label: the concepts whose prompts ask for it."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its labels: tasks of the suite, or classes of a published label set."""
+        return self.train.labels.concepts
 
 
 def suite_tasks(spec: SuiteSpec) -> tuple[str, ...]:
@@ -119,8 +128,9 @@ def open_set(
         EvaluationError: a patient in two roles, or overlap with pre-training if that is to be refused.
     """
 
-    opener = _Opener(Path(data_dir), names, exposure, on_overlap, warnings)
     try:
+        asked = _asked(data_dir, cohorts, names)
+        opener = _Opener(Path(data_dir), asked, exposure, on_overlap, warnings)
         train = opener.learning("train", cohorts.train)
         validation = opener.learning("validation", cohorts.validation)
         learnt = _waveforms(train) | _waveforms(validation)
@@ -133,7 +143,8 @@ def open_set(
             external.append(opener.testing(cohort, learnt))
         except CohortError as error:
             missing[cohort.name] = str(error)
-    found = OpenSet(cohorts.name, train, validation, (internal, *external), cohorts.internal.name, missing)
+    tests = internal, *external
+    found = OpenSet(cohorts.name, train, validation, tests, cohorts.internal.name, missing, asked.concepts)
     _require_disjoint(found)
     return found
 
@@ -143,11 +154,42 @@ def _waveforms(split: SuiteSplit) -> frozenset[str]:
 
 
 @dataclass(frozen=True)
+class _Asked:
+    """What is asked of every record of a set, and how the answer is read off."""
+
+    concepts: dict[str, tuple[str, ...]]
+    """By label, in the labels' order."""
+    learning: Callable[[CohortSplit], TaskLabels]
+    testing: Callable[[CohortSplit], TaskLabels]
+
+
+def _asked(data_dir: str | Path, cohorts: CohortSet, names: Sequence[str]) -> _Asked:
+    """The suite's tasks, or the classes of the set's own label set.
+
+    Raises:
+        CohortError: nothing to learn from is at hand, or its labels are in none of the label set's forms.
+    """
+    if not cohorts.label_sets:
+
+        def tasks_of(split: CohortSplit) -> TaskLabels:
+            return task_labels(split, names)
+
+        return _Asked({name: (tasks()[name].concept,) for name in names}, tasks_of, tasks_of)
+    chosen = label_set_of(open_cohort(data_dir, cohorts.train[0]), cohorts.label_sets)
+    learnt = label_set(cohorts.learnt_label_set) if cohorts.learnt_label_set else chosen
+
+    def positional(split: CohortSplit) -> TaskLabels:
+        return replace(class_labels(split, learnt), tasks=tuple(c.name for c in chosen.classes))
+
+    return _Asked({c.name: c.concepts for c in chosen.classes}, positional, lambda split: class_labels(split, chosen))
+
+
+@dataclass(frozen=True)
 class _Opener:
     """Opens splits and picks their records; what a reader must know goes into `warnings`."""
 
     data_dir: Path
-    names: Sequence[str]
+    asked: _Asked
     exposure: str | Path | None
     on_overlap: Overlapping
     warnings: list[str]
@@ -161,13 +203,25 @@ class _Opener:
 
         Cohorts share records (PTB-XL is a part of the Challenge 2021), so other names are not other ECGs.
         """
-        parts = [self._part(open_cohort(self.data_dir, source), cohort.name, learnt) for source in cohort.sources]
+        parts = [self._part(split, cohort.name, learnt) for split in self._present(cohort.sources)]
         return self._joined(cohort.name, parts)
+
+    def _present(self, sources: Sequence[Source]) -> list[CohortSplit]:
+        """The splits that a cohort has; a small one may lack some."""
+        found, missing = list[CohortSplit](), list[NoSuchSplitError]()
+        for source in sources:
+            try:
+                found.append(open_cohort(self.data_dir, source))
+            except NoSuchSplitError as error:
+                missing.append(error)
+        if not found:
+            raise missing[0]
+        return found
 
     def _part(
         self, split: CohortSplit, test: str = "", learnt: frozenset[str] = frozenset()
     ) -> tuple[Part, TaskLabels, Labels]:
-        truth = task_labels(split, self.names)
+        truth = self.asked.testing(split) if test else self.asked.learning(split)
         counted = truth.scored if test else truth.known
         allowed = np.zeros(len(split), bool)
         allowed[choose_rows(split, self.exposure if test else None, self.on_overlap, self.warnings)] = True
@@ -178,12 +232,13 @@ class _Opener:
                 self.warnings.append(f"{test}: {n_shared} records left out, their waveforms are learnt from")
             allowed &= ~shared
         rows = np.flatnonzero(allowed & counted.any(axis=1))
-        positive, known = np.zeros((2, len(rows), len(self.names)), bool)
+        names = tuple(self.asked.concepts)
+        positive, known = np.zeros((2, len(rows), len(names)), bool)
         for column, task in enumerate(truth.tasks):
-            index = self.names.index(task)
+            index = names.index(task)
             known[:, index] = counted[rows, column]
             positive[:, index] = truth.positive[rows, column] & known[:, index]
-        return Part(split, rows), truth, Labels(tuple(self.names), positive, known)
+        return Part(split, rows), truth, Labels(names, positive, known)
 
     def _joined(self, name: str, found: Sequence[tuple[Part, TaskLabels, Labels]]) -> SuiteSplit:
         parts = tuple(part for part, _, _ in found)
@@ -203,7 +258,7 @@ class _Opener:
             name=name,
             parts=parts,
             labels=Labels(
-                tuple(self.names),
+                tuple(self.asked.concepts),
                 np.concatenate([matrix.positive for _, _, matrix in found]),
                 np.concatenate([matrix.known for _, _, matrix in found]),
             ),

@@ -17,14 +17,17 @@ from ecgclip_jax.evaluation.embedding import Store
 from ecgclip_jax.evaluation.results import ResultRow, Results, suppress_small_cells
 from ecgclip_jax.evaluation.scoring import ranking_rows
 from ecgclip_jax.evaluation.selection import Overlapping
+from ecgclip_jax.evaluation.suites.arrays import wanted_rows
 from ecgclip_jax.evaluation.suites.claims import Tested, Verdict, judge, save_verdicts
 from ecgclip_jax.evaluation.suites.context import Suite, SuiteModels
 from ecgclip_jax.evaluation.suites.guards import permutation_warnings
 from ecgclip_jax.evaluation.suites.opening import OpenSet, open_set, suite_tasks
 from ecgclip_jax.evaluation.suites.set_scores import score_set
 from ecgclip_jax.evaluation.suites.subgroups import subgroup_rows
+from ecgclip_jax.evaluation.suites.wording import with_spread
 from ecgclip_jax.evaluation.tasks import EvaluationError
 from ecgclip_jax.spec.suites import CohortSet, SuiteSpec
+from ecgclip_jax.text.prompts import PromptSet, load_prompts
 
 LABEL_METRICS = ("auroc", "average_precision", "average_precision_at_prevalence_0.05")
 """What a suite writes per label; macro means have every figure."""
@@ -49,10 +52,11 @@ def run_suite(
     show_progress: bool = True,
     with_patient_data: bool = False,
     notes: Sequence[str] = (),
+    prompts: Sequence[PromptSet] = (),
 ) -> SuiteOutcome:
     """Evaluates a run on a suite; writes `workdir/evaluation/<suite>`. Stopped, it goes on where it was.
 
-    `notes` join the warnings.
+    `notes` join the warnings; `prompts` ask zero-shot after the suite's own sets.
 
     Raises:
         EvaluationError: no cohort of the suite is prepared, a patient in two roles, or overlap with pre-training.
@@ -69,13 +73,14 @@ def run_suite(
     access = strictest_access([models.pretrained.access, *_access_classes(opened)])  # type: ignore[list-item]
     folder = Path(workdir) / "evaluation" / spec.name
     keep = access == "open" or with_patient_data
+    asked = [*(load_prompts(spec.prompt_language, name) for name in spec.prompt_sets), *prompts]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), disable=not show_progress) as progress:
         store = Store(folder / "store" if keep else None)
-        suite = Suite(spec, models, folder, store, access, keep, batch, progress, warnings)
+        suite = Suite(spec, models, folder, store, access, keep, batch, progress, wanted_rows(opened), asked, warnings)
         rows, tested = list[ResultRow](), dict[str, list[Tested]]()
         for own in opened:
-            found = score_set(suite, own, names, is_null=own in nulls)
+            found = score_set(suite, own, is_null=own in nulls)
             tested[own.name] = list(found.tests)
             rows += found.other_rows
             for test, split in zip(found.tests, own.tests, strict=True):
@@ -90,6 +95,7 @@ def run_suite(
                 for own in sets
                 for verdict in judge(spec.claims, own.internal, tested[own.name], spec.permutations)
             ]
+    rows = with_spread(rows, asked[0].name)
     if not keep:
         rows = [suppress_small_cells(row) for row in rows]
     save_verdicts(verdicts, folder)

@@ -12,7 +12,6 @@ from ecgclip_jax.evaluation.oracle import COHORT as HOSPITALS
 from ecgclip_jax.evaluation.oracle import oracle_scores
 from ecgclip_jax.evaluation.predictions import save_predictions
 from ecgclip_jax.evaluation.protocols.few_labels import LabelDraw, label_draws
-from ecgclip_jax.evaluation.protocols.zero_shot import prompt_matrix, zero_shot_scores
 from ecgclip_jax.evaluation.registry import registered_cohort, tasks
 from ecgclip_jax.evaluation.results import Exclusion, ResultRow
 from ecgclip_jax.evaluation.scored import ALL_LABELS, Arm, Scored
@@ -22,12 +21,13 @@ from ecgclip_jax.evaluation.suites.claims import Tested
 from ecgclip_jax.evaluation.suites.context import Suite, SuiteModel
 from ecgclip_jax.evaluation.suites.fitting import Job, fit_boosting, neighbour_jobs, probe_jobs, run_job, whole
 from ecgclip_jax.evaluation.suites.guards import hospital_rows
+from ecgclip_jax.evaluation.suites.maps import save_map
 from ecgclip_jax.evaluation.suites.opening import OpenSet, SuiteSplit
 from ecgclip_jax.evaluation.suites.splits import test_split
 from ecgclip_jax.evaluation.suites.tuning import TuningInputs, TuningPlan
+from ecgclip_jax.evaluation.suites.wording import zero_shot
 from ecgclip_jax.evaluation.trivial import TRIVIAL_FEATURES, fill_missing, training_medians
 from ecgclip_jax.spec.suites import PRETRAINED, SCRATCH
-from ecgclip_jax.text.prompts import load_prompts
 
 TRIVIAL, TABULAR, ORACLE = "trivial features", "gradient boosting", "oracle ceiling"
 
@@ -40,14 +40,19 @@ class SetScores:
     other_rows: tuple[ResultRow, ...]
 
 
-def score_set(suite: Suite, opened: OpenSet, names: Sequence[str], *, is_null: bool) -> SetScores:
+def score_set(suite: Suite, opened: OpenSet, *, is_null: bool) -> SetScores:
     """Everything scored on a set's tests. In a null world the run and its untrained twin are probed, nothing else."""
     spec = suite.spec
     twins = {f"untrained seed {s}": suite.models.untrained(s) for s in range(spec.untrained_seeds)}
     encoders = {PRETRAINED: suite.models.pretrained} | twins | ({} if is_null else dict(suite.models.arms))
     with suite.stage("embedding"):
         arrays = embed_set(
-            opened, encoders, suite.store, suite.batch, lambda name, n: suite.bar(f"embed {opened.name} {name}", n)
+            opened,
+            encoders,
+            suite.store,
+            suite.batch,
+            lambda name, n: suite.bar(f"embed {opened.name} {name}", n),
+            suite.wanted,
         )
     draws = _draws(suite, opened)
     jobs = list(_probe_jobs(suite, opened, encoders, arrays, draws))
@@ -57,7 +62,7 @@ def score_set(suite: Suite, opened: OpenSet, names: Sequence[str], *, is_null: b
     scored: dict[str, list[Scored]] = {test.name: [] for test in opened.tests}
     if "zero_shot" in spec.protocols:
         with suite.stage("zero-shot"):
-            _zero_shot(suite, opened, encoders, arrays, names, scored)
+            scored |= zero_shot(opened, encoders, arrays, suite.prompts)
     advance = suite.bar(f"fit {opened.name}", len(jobs))
     for job in jobs:
         with suite.stage(job.protocol.replace("_", " ")):
@@ -68,10 +73,13 @@ def score_set(suite: Suite, opened: OpenSet, names: Sequence[str], *, is_null: b
         advance(1)
     found = []
     for test in opened.tests:
-        scored[test.name] += _ceiling(test, names)
+        scored[test.name] += _ceiling(test, opened.names)
         split = test_split(suite.spec, test, suite.access)
         save_predictions(suite.folder, f"{opened.name}-{test.name}", test.table, split, scored[test.name], suite.keep)
         found.append(Tested(test.name, split, tuple(scored[test.name])))
+    if not is_null:
+        with suite.stage("map of embeddings"):
+            save_map(suite, opened, arrays)
     arms = [Arm(name, model.fingerprint) for name, model in encoders.items() if name == PRETRAINED or name in twins]
     with suite.stage("numbers, survival and hospitals"):
         rows = hospital_rows(suite.spec, opened, arrays, arms, suite.access)
@@ -128,27 +136,6 @@ def _tuning_jobs(suite: Suite, plan: TuningPlan, drawn: Sequence[LabelDraw]) -> 
         for draw in draws:
             if draw.fraction in spec.ladder_fractions:
                 yield plan.job(Arm(name, model.fingerprint), lambda model=model: model, draw)
-
-
-def _zero_shot(
-    suite: Suite,
-    opened: OpenSet,
-    encoders: Mapping[str, SuiteModel],
-    arrays: Mapping[str, SplitArrays],
-    names: Sequence[str],
-    scored: dict[str, list[Scored]],
-) -> None:
-    """Cosines with the prompts of each task's concept, for encoders that were trained with text."""
-    prompts = load_prompts(suite.spec.prompt_language)
-    concepts = tuple(tasks()[name].concept for name in names)
-    excluded = {n: Exclusion.NO_PROMPT for n, c in zip(names, concepts, strict=True) if not prompts.prompts.get(c)}
-    for name, model in encoders.items():
-        if not model.experiment.objective.reads_text:
-            continue
-        vectors = prompt_matrix(concepts, prompts.prompts, lambda texts, m=model: np.asarray(m.encode_text(texts)))
-        for test in opened.tests:
-            scores = zero_shot_scores(arrays[test.name].models[name].embedding, vectors)
-            scored[test.name].append(Scored(Arm(name, model.fingerprint), "zero_shot", scores, excluded))
 
 
 def _ceiling(test: SuiteSplit, names: Sequence[str]) -> list[Scored]:

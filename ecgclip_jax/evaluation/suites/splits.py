@@ -34,7 +34,7 @@ def test_split(spec: SuiteSpec, split: SuiteSplit, access: str) -> TestSplit:
 
 def _common(spec: SuiteSpec, split: SuiteSplit, access: str) -> dict[str, Any]:
     first = split.parts[0].opened
-    prompts = load_prompts(spec.prompt_language)
+    prompts = load_prompts(spec.prompt_language, spec.prompt_sets[0])
     return {
         "cohort": first.cohort,
         "version": first.version,

@@ -12,7 +12,7 @@ from rich.text import Text
 from ecgclip_jax.evaluation.results import Exclusion, ResultRow
 from ecgclip_jax.evaluation.suites.claims import Finding, Verdict
 from ecgclip_jax.evaluation.suites.runner import SuiteOutcome
-from ecgclip_jax.spec.suites import SuiteSpec
+from ecgclip_jax.spec.suites import PRETRAINED, SuiteSpec
 
 FIGURE = "average_precision"
 _ORDER = ("zero_shot", "nearest_neighbours", "linear_probe", "fine_tune", "tabular", "oracle")
@@ -24,6 +24,7 @@ def suite_summary(spec: SuiteSpec, outcome: SuiteOutcome) -> RenderableType:
         r
         for r in outcome.results.rows
         if r.label == "macro" and not r.compared_with and not r.subgroup and r.protocol in _ORDER
+        if r.model == PRETRAINED or r.prompt_set in ("", spec.prompt_sets[0])
     ]
     parts: list[RenderableType] = [Text(_headline(outcome.results.rows), style="bold"), Text("")]
     for key in dict.fromkeys((r.cohort, r.label_group) for r in rows if r.label_group != "none"):
@@ -53,14 +54,15 @@ def _table(rows: Sequence[ResultRow], cohort: str, source: str) -> Table:
     table.add_column("model")
     for split in splits:
         table.add_column(split, justify="right")
-    of_line: dict[tuple[str, float, str], dict[str, ResultRow]] = {}
+    of_line: dict[tuple[str, float, str, str], dict[str, ResultRow]] = {}
     for row in rows:
-        of_line.setdefault((row.protocol, row.label_fraction, row.model), {})[row.split] = row
-    for protocol, fraction, model in sorted(of_line, key=lambda line: (_ORDER.index(line[0]), line[1])):
-        found = of_line[protocol, fraction, model]
+        of_line.setdefault((row.protocol, row.label_fraction, row.prompt_set, row.model), {})[row.split] = row
+    for line in sorted(of_line, key=lambda line: (_ORDER.index(line[0]), line[1])):
+        (protocol, fraction, words, model), found = line, of_line[line]
         cells = [_cell(found[split]) if split in found else "–" for split in splits]
         used = "" if protocol in ("zero_shot", "oracle") else f" {fraction:.0%}"
-        table.add_row(protocol.replace("_", " ") + used, model, *cells)
+        asked = f", {words.replace('_', ' ')}" if words else ""
+        table.add_row(protocol.replace("_", " ") + used + asked, model, *cells)
     return table
 
 
@@ -69,7 +71,8 @@ def _cell(row: ResultRow) -> str:
         return f"{row.n_labels} labels"
     if math.isnan(row.value):
         return row.excluded.replace("_", " ") or "undefined"
-    return f"{row.value:.3f} ({row.n_labels})\n{row.ci_low:.3f}–{row.ci_high:.3f}"
+    words = "" if math.isnan(row.prompt_spread) else f"\nspread over wordings {row.prompt_spread:.3f}"
+    return f"{row.value:.3f} ({row.n_labels})\n{row.ci_low:.3f}–{row.ci_high:.3f}{words}"
 
 
 def _verdict(verdict: Verdict) -> Text:
