@@ -29,6 +29,7 @@ class CompileArguments:
     v5p:2x2x1 … v5p:8x8x8, v6e:1x1 … v6e:16x16 (a slice by its shape).
 
     Examples:
+
       ecgclip compile experiments/ecgclip.py --variant r34 --target v6e:16x16 --data.batch-global 65536
       ecgclip compile experiments/ecgclip.py --target h200:64 --mesh data=16,fsdp=4 --data.batch-global 16384
       ecgclip compile experiments/demo.py --target cpu:8 --hlo demo.hlo --json demo.json

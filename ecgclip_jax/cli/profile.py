@@ -38,6 +38,7 @@ class ProfileArguments:
     Dotted overrides of the experiment may follow, for example `--data.batch-global 512 --data.input resident`.
 
     Examples:
+
       ecgclip profile experiments/demo.py
       ecgclip profile experiments/merl.py --variant released --data.batch-global 512 --ecg-encoder.norm-groups 1
     """
