@@ -28,11 +28,11 @@ class CompileArguments:
     Targets: cpu, cpu:8 | a100, h100, h200 (one GPU), h200:8 (one host), h200:64 (8 hosts) | v5e:1x1 … v5e:16x16,
     v5p:2x2x1 … v5p:8x8x8, v6e:1x1 … v6e:16x16 (a slice by its shape).
 
-    Examples:
+    On a slice:   ecgclip compile experiments/ecgclip.py --variant r34 --target v6e:16x16 --data.batch-global 65536
 
-      ecgclip compile experiments/ecgclip.py --variant r34 --target v6e:16x16 --data.batch-global 65536
-      ecgclip compile experiments/ecgclip.py --target h200:64 --mesh data=16,fsdp=4 --data.batch-global 16384
-      ecgclip compile experiments/demo.py --target cpu:8 --hlo demo.hlo --json demo.json
+    On 64 GPUs:   ecgclip compile experiments/ecgclip.py --target h200:64 --mesh data=16,fsdp=4
+
+    To keep it:   ecgclip compile experiments/demo.py --target cpu:8 --hlo demo.hlo --json demo.json
     """
 
     file: tyro.conf.Positional[Path]

@@ -37,10 +37,9 @@ class ProfileArguments:
 
     Dotted overrides of the experiment may follow, for example `--data.batch-global 512 --data.input resident`.
 
-    Examples:
+    The demo's step:   ecgclip profile experiments/demo.py
 
-      ecgclip profile experiments/demo.py
-      ecgclip profile experiments/merl.py --variant released --data.batch-global 512 --ecg-encoder.norm-groups 1
+    MERL's, on one GPU:   ecgclip profile experiments/merl.py --data.batch-global 512 --ecg-encoder.norm-groups 1
     """
 
     file: tyro.conf.Positional[Path]
