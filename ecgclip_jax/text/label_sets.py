@@ -21,7 +21,7 @@ from jaxtyping import Bool
 from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.text.code_tables import read_table
 
-Rule = Literal["any_class", "any_code", "merl_substring"]
+Rule = Literal["any_class", "any_code", "all_codes", "merl_substring"]
 
 
 class LabelSetError(UserError):
@@ -80,7 +80,9 @@ class LabelSet:
         stated = np.array([not c.codes.isdisjoint(codes) for c in self.classes])
         positive = np.array([not c.codes.isdisjoint(sure) for c in self.classes])
         belongs = bool(codes) if self.rule == "any_code" else bool(stated.any())
-        return RecordLabels(positive, (positive | ~stated) & belongs, belongs)
+        if self.rule == "all_codes":
+            belongs = belongs and frozenset(codes) <= frozenset[str]().union(*(c.codes for c in self.classes))
+        return RecordLabels(positive & belongs, (positive | ~stated) & belongs, belongs)
 
     def _merl(self, codes: Sequence[str]) -> RecordLabels:
         """MERL's CSN labels: `acronym in "1AVB,CCR"`; a record with an unknown code is dropped.
