@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.common import Report, show, write_json
+from benchmarks.common import Report, reports_of, show, write_json
 
 NAMES = (
     "reader",
@@ -39,7 +39,7 @@ def main() -> None:
     for name in arguments.only:
         console.print(f"benchmark {name} …", highlight=False)
         try:
-            reports.append(import_module(f"benchmarks.{name}").run(arguments.quick))
+            reports += reports_of(import_module(f"benchmarks.{name}").run(arguments.quick))
         except ModuleNotFoundError as error:
             absent.append(f"{name}: its peer {error.name} is not installed (make bench installs it)")
     show(reports)

@@ -30,7 +30,10 @@ OTHERS_LIMIT: Final = 0.08
 ATTEMPTS: Final = 3
 """How often a disturbed sample is measured before its last form is kept as disturbed."""
 _TICKS_PER_S: Final[int] = os.sysconf("SC_CLK_TCK")
-_REPORTED_PACKAGES: Final = ("numpy", "scipy", "wfdb", "jax", "flax", "optax", "grain", "scikit-learn", "torch")
+_REPORTED_PACKAGES: Final = (
+    "numpy", "scipy", "wfdb", "jax", "jaxlib", "flax", "optax", "grain", "scikit-learn", "torch", "transformers",
+)  # fmt: skip
+_GPU_FACTS: Final = "name,driver_version,memory.total,clocks.sm,clocks.mem,clocks.max.sm,power.limit"
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,8 @@ class Report:
 
     def ratios(self) -> dict[str, float]:
         """How many times faster the first arm is than each of the others (medians)."""
+        if not self.timings:
+            return {}
         ours, *peers = self.timings
         return {peer.name: peer.median_s / ours.median_s for peer in peers}
 
@@ -198,6 +203,7 @@ def environment() -> dict[str, object]:
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
         "cores": os.cpu_count(),
+        "gpus": _gpus(),
         "packages": packages,
         "commit": _commit(),
         "guard": "discards by /proc/stat" if _machine_busy_s() is not None else "none: the system does not tell",
@@ -212,6 +218,21 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.processor()
+
+
+def _gpus() -> list[str]:
+    """Name, driver, memory, clocks and power limit of each NVIDIA GPU; none where its tool is not there."""
+    try:
+        found = subprocess.run(
+            ["nvidia-smi", f"--query-gpu={_GPU_FACTS}", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return found.stdout.strip().splitlines()
 
 
 def _commit() -> str:
@@ -275,7 +296,14 @@ def write_json(path: Path, reports: Sequence[Report]) -> None:
     path.write_text(json.dumps(content, indent=1) + "\n")
 
 
-def main(run: Callable[[bool], Report], description: str | None, argv: Sequence[str] | None = None) -> None:
+def reports_of(found: Report | Sequence[Report]) -> list[Report]:
+    """What a benchmark's `run` gave: one report, or one for each of its cases."""
+    return [found] if isinstance(found, Report) else list(found)
+
+
+def main(
+    run: Callable[[bool], Report | Sequence[Report]], description: str | None, argv: Sequence[str] | None = None
+) -> None:
     """Command line of one benchmark: `--quick` or `--full`, `--json FILE`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     form = parser.add_mutually_exclusive_group()
@@ -283,7 +311,7 @@ def main(run: Callable[[bool], Report], description: str | None, argv: Sequence[
     form.add_argument("--full", action="store_true", help="the whole size, in minutes (the default)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write samples, facts and environment")
     arguments = parser.parse_args(argv)
-    report = run(arguments.quick)
-    show([report])
+    reports = reports_of(run(arguments.quick))
+    show(reports)
     if arguments.json:
-        write_json(arguments.json, [report])
+        write_json(arguments.json, reports)

@@ -82,12 +82,14 @@ class TorchTower(nn.Module):
         self.attention_pool = TorchPool(-(-samples // 16), 256, 4)
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """[batch, lead, time] → the arrays of `EcgOutput` by name."""
+        """[batch, lead, time], after `in_two_dimensions` [batch, lead, 1, time] → the arrays of `EcgOutput` by name."""
         x = torch.relu(self.stem_norm(self.stem(x)))
         for stage in range(1, 5):
             for block in self.get_submodule(f"stage{stage}").children():
                 x = block(x)
         narrow = self.downconv(x)
+        if x.ndim == 4:
+            x, narrow = x.squeeze(2), narrow.squeeze(2)
         pooled = self.attention_pool(narrow.transpose(1, 2))
         return {
             "pooled": pooled,
@@ -95,6 +97,29 @@ class TorchTower(nn.Module):
             "pooled_mean": narrow.mean(dim=2),
             "tokens": x.transpose(1, 2),
         }
+
+
+def in_two_dimensions(module: nn.Module) -> nn.Module:
+    """The tower with every 1-D convolution and norm as a 2-D one of height 1, its weights kept.
+
+    Only so can PyTorch keep channels last, which tensor cores and oneDNN want.
+    """
+    for name, child in module.named_children():
+        if isinstance(child, nn.Conv1d):
+            (taps,), (stride,), (pad,) = child.kernel_size, child.stride, child.padding
+            bias = child.bias is not None
+            flat = nn.Conv2d(
+                child.in_channels, child.out_channels, (1, taps), stride=(1, stride), padding=(0, int(pad)), bias=bias
+            )
+            flat.load_state_dict({key: v[:, :, None] if v.ndim == 3 else v for key, v in child.state_dict().items()})
+            module.add_module(name, flat)
+        elif isinstance(child, nn.BatchNorm1d):
+            norm = nn.BatchNorm2d(child.num_features)
+            norm.load_state_dict(child.state_dict())
+            module.add_module(name, norm)
+        else:
+            in_two_dimensions(child)
+    return module.to(memory_format=torch.channels_last)
 
 
 def torch_state(params: dict[str, Any], stats: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -79,7 +79,7 @@ def load_bert(spec: BertSpec, vocab_size: int) -> Tree:
     folder = checkpoint_folder(spec.weights)
     _check_sizes(spec, folder)
     tensors = {_without_prefix(name): value for name, value in _read_tensors(folder).items()}
-    wanted = _names(spec)
+    wanted = tensor_names(spec)
     _check_names(spec, set(tensors), set(wanted.values()), folder)
     params: Tree = {}
     for path, name in wanted.items():
@@ -145,7 +145,7 @@ def _without_prefix(name: str) -> str:
     return re.sub(r"gamma$", "weight", re.sub(r"beta$", "bias", name))
 
 
-def _names(spec: BertSpec) -> dict[str, str]:
+def tensor_names(spec: BertSpec) -> dict[str, str]:
     """Our parameter path → the checkpoint's tensor name."""
     modules = dict(_MODULES)
     if spec.pooling != "pooler":

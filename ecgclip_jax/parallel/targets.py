@@ -142,6 +142,11 @@ def target_names() -> str:
     return f"cpu[:N], {gpus}, {', '.join(shapes.replace(' ', ', ') for shapes in _TOPOLOGIES.values())}"
 
 
+def kind_facts(device_kind: str) -> DeviceFacts | None:
+    """What a device of the kind that jax calls so can do; None where that is not known."""
+    return FACTS.get(_DEVICE_KINDS.get(device_kind, ""))
+
+
 def attached(devices: Sequence[jax.Device]) -> DescribedDevices:
     """Devices that are there, described as those of a target; without facts where their kind's peaks are not known."""
     kind = devices[0].device_kind
