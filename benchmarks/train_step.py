@@ -175,9 +175,7 @@ def compare(cases: Sequence[Case], *, quick: bool, minutes: float) -> list[Repor
         wait(gates.values())
         for case in cases:
             if clock.left_s < TWO_ARMS_SHARE * slowest_s:
-                reports.append(
-                    Report(f"train step {case.name}", "ECG", (), ("left out: no time (--minutes, --cases)",))
-                )
+                reports.append(Report(f"train step {case.name}", "ECG", (), (LEFT_OUT,)))
                 continue
             chosen = ways if clock.left_s >= slowest_s else {key: ways[key] for key in ways if key in "db"}
             console.print(f"{case.name}: {', '.join(chosen)} ({clock.left_s:.0f} s left)", highlight=False)
@@ -220,7 +218,7 @@ def timing(case: Case, ways: dict[str, Way], here: Machine, scratch: Path, *, qu
             windows[key] = Arm(ways[key].title, _Window(arm, steps), batch * steps)
         timings = measure(list(windows.values()), quick=quick, rounds=rounds, sample_s=0)
         of = dict(zip(windows, timings, strict=True))
-        facts = _headline(of) | facts | _figures(case, of, here, {key: arms[key].call("peak_bytes") for key in of})
+        facts = headline(of) | facts | _figures(case, of, here, {key: arms[key].call("peak_bytes") for key in of})
     return Report(f"train step {case.name}", "ECG", timings, tuple(notes), facts)
 
 
@@ -242,7 +240,7 @@ def _steps_of_window(arm: ArmProcess, window_s: float, some: int = 5) -> int:
     return max(1, math.ceil(window_s * some / (time.monotonic() - began_s)))
 
 
-def _headline(of: dict[str, Timing]) -> dict[str, object]:
+def headline(of: dict[str, Timing]) -> dict[str, object]:
     """How many times faster one arm is than another, for the pairs that may be compared."""
     found: dict[str, object] = {}
     for pair in ("d/b", "c/a", "d/e"):
