@@ -18,6 +18,8 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
+from ecgclip_jax.models.layers import BLOCK_OUTPUT, NORM_MOMENTS, kept_as
+
 BATCH_NORM_EPSILON = 1e-5
 """PyTorch's default, which MERL and ECGCLIP keep."""
 
@@ -131,7 +133,17 @@ def _train(
 ) -> tuple[Map, tuple[Moments, ...]]:
     """The output and each norm's moments, through which no gradient flows back (they only move running statistics)."""
     moments = tuple(group_moments(x, form.groups) for x in xs)
-    return _read_anew(_output(parameters, moments, xs, shortcut, form.relu)), moments
+    return _normalised(form, parameters, moments, xs, shortcut), moments
+
+
+def _normalised(
+    form: _Form,
+    parameters: tuple[_Parameters, ...],
+    moments: tuple[Moments, ...],
+    xs: tuple[Map, ...],
+    shortcut: Map | None,
+) -> Map:
+    return _read_anew(_output(parameters, moments, xs, shortcut, form.relu))
 
 
 def _output(
@@ -169,8 +181,13 @@ class _Kept(NamedTuple):
 def _forward(
     form: _Form, parameters: tuple[_Parameters, ...], xs: tuple[Map, ...], shortcut: Map | None
 ) -> tuple[tuple[Map, tuple[Moments, ...]], tuple[_Kept, bool]]:
-    y, moments = _train(form, parameters, xs, shortcut)
+    # Names as rematerialisation knows them stand here, where the backward pass takes what it keeps.
+    moments = tuple(group_moments(x, form.groups) for x in xs)
+    moments = tuple(Moments(*(kept_as(NORM_MOMENTS, part) for part in each)) for each in moments)
+    y = _normalised(form, parameters, moments, xs, shortcut)
     alone = len(xs) == 1 and shortcut is None
+    if not alone:
+        y = kept_as(BLOCK_OUTPUT, y)
     return (y, moments), (_Kept(parameters, moments, xs, y if form.relu and not alone else None), shortcut is not None)
 
 

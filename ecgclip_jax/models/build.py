@@ -13,18 +13,21 @@ from ecgclip_jax.contracts import EcgInput, EcgOutput, PackedTexts, RowKeys, Tex
 from ecgclip_jax.models.bert import Bert
 from ecgclip_jax.models.bert_weights import load_bert
 from ecgclip_jax.models.functional import PureModule, Tree
-from ecgclip_jax.models.layers import BLOCK_OUTPUT, CONVOLUTION_OUTPUT
+from ecgclip_jax.models.layers import BLOCK_OUTPUT, CONVOLUTION_OUTPUT, NORM_MOMENTS
 from ecgclip_jax.models.resnet1d import ResNet1D, trunk_width
 from ecgclip_jax.spec.experiment import Experiment
 
 ECG_TOWER, TEXT_TOWER = "ecg_tower", "text_tower"
 """Names under which the towers' operations stand in a compiled program (`ecgclip profile`)."""
 KEPT_FOR_BACKWARD: dict[str, tuple[str, ...]] = {
-    "convolutions": (CONVOLUTION_OUTPUT,),
-    "blocks": (BLOCK_OUTPUT,),
+    "convolutions": (CONVOLUTION_OUTPUT, NORM_MOMENTS, BLOCK_OUTPUT),
+    "blocks": (NORM_MOMENTS, BLOCK_OUTPUT),
     "layers": (BLOCK_OUTPUT,),
 }
-"""What the backward pass does not compute again, for each rematerialisation policy of `MemorySpec`."""
+"""What the backward pass does not compute again, for each rematerialisation policy of `MemorySpec`.
+
+Moments are small, and computing them again would read every map once more.
+"""
 
 
 class Towers:

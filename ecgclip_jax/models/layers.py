@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int
 
 from ecgclip_jax.contracts import RowKeys
 
-CONVOLUTION_OUTPUT, BLOCK_OUTPUT = "convolution_output", "block_output"
+CONVOLUTION_OUTPUT, BLOCK_OUTPUT, NORM_MOMENTS = "convolution_output", "block_output", "norm_moments"
 """Names of intermediate results that a rematerialisation policy may keep (`jax.ad_checkpoint`)."""
 
 

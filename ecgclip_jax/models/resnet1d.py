@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from ecgclip_jax.contracts import EcgInput, EcgOutput, RowKeys
 from ecgclip_jax.models.batch_norm import BatchNorm, FoldedNorm, Norm, relu_of_norms
-from ecgclip_jax.models.layers import BLOCK_OUTPUT, Conv1d, Linear, kept_as
+from ecgclip_jax.models.layers import Conv1d, Linear
 from ecgclip_jax.models.pooling import AttentionPool
 from ecgclip_jax.spec.encoders import ResNet1DSpec
 
@@ -68,10 +68,8 @@ class ResidualBlock(nnx.Module):
         y = self._conv(last)(y)
         if self.has_shortcut:
             narrow = self.shortcut_conv(x)
-            y = relu_of_norms([self._norm(last), self.shortcut_norm], [y, narrow], train=train)
-        else:
-            y = relu_of_norms([self._norm(last)], [y], x, train=train)
-        return kept_as(BLOCK_OUTPUT, y)
+            return relu_of_norms([self._norm(last), self.shortcut_norm], [y, narrow], train=train)
+        return relu_of_norms([self._norm(last)], [y], x, train=train)
 
     def _conv(self, number: int) -> Conv1d:
         conv: Conv1d = getattr(self, f"conv{number}")
