@@ -46,7 +46,7 @@ def step_facts(step: CompiledStep, vocab_size: int) -> dict[str, Any]:
         "target": step.described.target.text,
         "compiler": step.described.compiler,
         "stand_in": step.described.stand_in,
-        "compiler_options": step.described.options,
+        "compiler_options": step.options,
         "versions": _versions(),
         "mesh": dict(step.mesh.shape),
         "batch_global": step.experiment.data.batch_global,
@@ -96,11 +96,9 @@ def _print_head(step: CompiledStep, vocab_size: int, console: Console) -> None:
         f"compiled by {step.described.compiler} in {step.seconds:.0f} s ({versions})",
         highlight=False,
     )
-    if step.described.options:
-        flags = " ".join(f"--{name}={value}" for name, value in step.described.options.items())
-        console.print(
-            f"with compiler options {flags}: on the chips set LIBTPU_INIT_ARGS='{flags}' as well", highlight=False
-        )
+    if step.options:
+        told = ", ".join(f"{name}={value}" for name, value in step.options.items())
+        console.print(f"with compiler options {told}, as a run has them", highlight=False)
     if experiment.text_encoder is not None and experiment.text_encoder.weights is not None:
         console.print(
             f"text tower: the experiment's own sizes, {vocab_size:,} tokens; the weights of "

@@ -80,9 +80,6 @@ _DEVICE_KINDS = {
 }  # fmt: skip
 """How devices of a target call themselves: boards of other forms (PCIe, NVL) have other peaks and stand for nothing."""
 _EXTRA = {"gpu": "cuda", "tpu": "tpu"}
-_OPTIONS = {"v6e": {"xla_tpu_dot_dot_fusion": "false"}}
-"""libtpu 0.0.42 fuses chains of convolutions for v6e until estimating their cost overflows its stack and ends the
-process (seen with ECGCLIP's step at depths 18 and 34). A run on the chips needs it too: `LIBTPU_INIT_ARGS`."""
 
 
 @dataclass(frozen=True)
@@ -109,11 +106,6 @@ class DescribedDevices:
         """Whose compiler compiles, in words."""
         family = "cpu" if self.stand_in or self.target.facts is None else self.target.facts.family
         return {"cpu": "XLA:CPU", "gpu": "XLA:GPU (CUDA)", "tpu": "XLA:TPU"}[family]
-
-    @property
-    def options(self) -> dict[str, str]:
-        """Compiler options without which the compiler cannot compile for these devices."""
-        return {} if self.stand_in else _OPTIONS.get(self.target.name, {})
 
 
 def parse_target(text: str) -> Target:

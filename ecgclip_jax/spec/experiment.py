@@ -142,6 +142,9 @@ class MemorySpec(Spec):
     directory, so that a run folder which travels holds nothing of single reports."""
 
 
+CompilerSet = Literal["default", "overlap"]
+
+
 class RunSpec(Spec):
     """Length of a run, what it writes and when."""
 
@@ -151,6 +154,8 @@ class RunSpec(Spec):
     keep_checkpoints: int = Field(2, ge=1)
     evaluate_every: int = Field(0, ge=0)
     """In-run validation every so many steps; 0 = never."""
+    compiler: CompilerSet = "default"
+    """Named options of the compiler, see `parallel/compiler_options.py`; `overlap` for several accelerators."""
 
 
 class EvaluationSpec(Spec):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding
 from ecgclip_jax.contracts import Batch, PackedTexts, TextRows, TextTokens, TextVectors
 from ecgclip_jax.data.batch import EXTRAS
 from ecgclip_jax.data.packing import packed_rows
+from ecgclip_jax.parallel.compiler_options import compiler_options
 from ecgclip_jax.parallel.hlo import ArrayShape, Program, parse_program
 from ecgclip_jax.parallel.hlo_cost import ProgramCost, kept_for_backward, largest_arrays, program_cost
 from ecgclip_jax.parallel.host import batch_sharding
@@ -92,6 +92,11 @@ class CompiledStep:
     """`text`, read."""
     executable: jax.stages.Compiled | None = None
     """What runs, where the devices are real: `executable(operators, state, batch)`, the state is donated."""
+
+    @property
+    def options(self) -> dict[str, bool | int]:
+        """What its compiler was told beside the program."""
+        return compiler_options(self.mesh.devices.flat[0], self.experiment.run.compiler)
 
     @property
     def memory_limit(self) -> int | None:
@@ -195,7 +200,7 @@ def compile_parts(parts: TrainingParts, described: DescribedDevices) -> Compiled
     mesh = build_mesh(experiment.mesh, described.devices)
     state, batch = abstract_state(parts, mesh), abstract_batch(experiment, mesh)
     lowered = TrainStep(parts, mesh).lower(state, batch)
-    compiled, needed = _compile(lowered, described.options)
+    compiled, needed = _compile(lowered)
     seconds = time.monotonic() - began_s
     if compiled is None:
         memory = _memory_use(parts, mesh, state, batch, None, None, needed)
@@ -237,10 +242,10 @@ def _extras(experiment: Experiment) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _compile(lowered: jax.stages.Lowered, options: Mapping[str, str]) -> tuple[jax.stages.Compiled | None, int]:
+def _compile(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled | None, int]:
     """The program, or None and the bytes that it would need: the TPU compiler refuses what does not fit."""
     try:
-        return lowered.compile(compiler_options=dict(options)), 0
+        return lowered.compile(), 0
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise

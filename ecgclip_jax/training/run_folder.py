@@ -36,7 +36,7 @@ _FREE_AT_RESUME: dict[str, Any] = {
     "memory": True,
     "evaluation": True,
     "data": {"workers", "prefetch_batches", "input"},
-    "run": {"log_every", "checkpoint_every", "keep_checkpoints", "evaluate_every"},
+    "run": {"log_every", "checkpoint_every", "keep_checkpoints", "evaluate_every", "compiler"},
 }
 """Parts of an experiment that cannot change the weights it leads to, so that a resumed run may change them."""
 _FREE_PER_PROCESS: dict[str, Any] = {"summary": True, "evaluation": True, "data": {"workers", "prefetch_batches"}}

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from ecgclip_jax.contracts import Batch
 from ecgclip_jax.objectives.reference import Metrics
+from ecgclip_jax.parallel.compiler_options import compiler_options
 from ecgclip_jax.parallel.host import batch_sharding, replicated
 from ecgclip_jax.signal.operators import SignalOperators, build_operators
 from ecgclip_jax.training.gradients import gradients
@@ -40,6 +41,7 @@ class TrainStep:
             donate_argnums=1,
             in_shardings=(replicated(mesh), state, batch_sharding(mesh, parts.experiment.memory.micro_batches)),
             out_shardings=(state, replicated(mesh)),
+            compiler_options=compiler_options(mesh.devices.flat[0], parts.experiment.run.compiler),
         )
 
     def __call__(self, state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:

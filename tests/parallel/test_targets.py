@@ -9,7 +9,7 @@ from ecgclip_jax.parallel import targets
 from ecgclip_jax.parallel.hlo_collectives import Collective
 from ecgclip_jax.parallel.hlo_cost import ProgramCost
 from ecgclip_jax.parallel.roofline import collective_s, roofline
-from ecgclip_jax.parallel.targets import FACTS, DescribedDevices, TargetError, describe, describe_gpu, parse_target
+from ecgclip_jax.parallel.targets import FACTS, TargetError, describe, describe_gpu, parse_target
 
 
 @pytest.mark.parametrize(
@@ -48,13 +48,6 @@ def test_cpu_devices_stand_in_where_the_compiler_is_missing(monkeypatch: pytest.
     assert [device.platform for device in described.devices] == ["cpu"] * 4
     with pytest.raises(TargetError, match=f"this process is bound to {len(jax.devices())}"):
         describe(parse_target("v6e:16x16"))
-
-
-def test_options_of_a_compiler_are_not_given_to_another() -> None:
-    target = parse_target("v6e:2x2")
-    assert DescribedDevices(target, jax.devices(), stand_in=False).options == {"xla_tpu_dot_dot_fusion": "false"}
-    assert DescribedDevices(target, jax.devices(), stand_in=True).options == {}
-    assert DescribedDevices(parse_target("h200"), jax.devices(), stand_in=False).options == {}
 
 
 def test_plain_cpu_devices_stand_for_themselves() -> None:
