@@ -48,7 +48,12 @@ class EvaluateArguments:
     """What to do when a test record or patient was seen in pre-training."""
     suite: str | None = None
     """A suite instead of the experiment's own evaluation: ecgclip89_small (synthetic, minutes on a laptop), ecgclip89,
-    quick. Its cohorts, protocols and claims are its own; synthetic cohorts and further arms are made on the way."""
+    quick; or a published protocol: merl6, ecgfix, clef18, benchecg, the first three also NAME_as_released, with their
+    known faults. Its cohorts, protocols and claims are its own; synthetic cohorts and further arms are made on the
+    way."""
+    prompts: tuple[Path, ...] = ()
+    """Of a suite: JSON files of wordings, concept or class → text or list of texts, that zero-shot asks with beside the
+    shipped sets. MERL's CKEPE_prompt.json gives two sets, as released and repaired."""
     with_patient_data: bool = False
     """Above access class `open`: also keep per-record arrays and counts below ten, in local files."""
 
@@ -57,6 +62,8 @@ def main(words: list[str]) -> int:
     """Evaluates, prints the table, writes the report."""
     arguments = parse(EvaluateArguments, words, "evaluate")
     if arguments.suite is None:
+        if arguments.prompts:
+            raise UserError("--prompts belongs to a suite: its results hold a row per set of prompts; add --suite NAME")
         evaluate_run(arguments, Console())
         return 0
     from ecgclip_jax.cli.suites import evaluate_suite
@@ -70,6 +77,7 @@ def main(words: list[str]) -> int:
         on_overlap=arguments.on_overlap,
         replicates=arguments.replicates,
         with_patient_data=arguments.with_patient_data,
+        prompts=arguments.prompts,
     )
     return 0
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ from ecgclip_jax.cli.options import shipped_experiment
 from ecgclip_jax.spec.experiment import Experiment
 from ecgclip_jax.spec.files import load_variants
 from ecgclip_jax.spec.suites import CohortSet, SuiteSpec
+from ecgclip_jax.text.prompt_files import read_prompt_file
 
 if TYPE_CHECKING:
     from ecgclip_jax.evaluation.suites.runner import SuiteOutcome
@@ -31,11 +34,14 @@ def evaluate_suite(
     on_overlap: str,
     replicates: int | None,
     with_patient_data: bool,
+    prompts: Sequence[Path] = (),
 ) -> SuiteOutcome:
     """The suite's outcome for a run, printed; arms that are not trained yet are trained in `RUN/arms`.
 
+    `prompts` are files of wordings that zero-shot asks with beside the shipped ones.
+
     Raises:
-        UserError: no run, no such suite, no data, or an overlap with pre-training.
+        UserError: no run, no such suite, no data, an unusable file of prompts, or an overlap with pre-training.
     """
     from ecgclip_jax.evaluation.suites.context import SuiteModels
     from ecgclip_jax.evaluation.suites.named import suite
@@ -47,18 +53,25 @@ def evaluate_suite(
     spec = suite(name)
     if replicates is not None:
         spec = spec.replace({"bootstrap_replicates": replicates})
+    asked = [found for path in prompts for found in read_prompt_file(path, spec.prompt_language)]
     model = load_model(run, step)
     if spec.generate:
         prepare_generated(cohorts_of(spec), data_dir, console)
     arms, notes = _arms(spec, model.experiment, run, data_dir, console)
     outcome = run_suite(
         spec,
-        SuiteModels(model, cache(lambda seed: untrained(model, seed)), arms, run / "exposure.parquet"),
+        SuiteModels(
+            _as_fed(spec, model),
+            cache(lambda seed: _as_fed(spec, untrained(model, seed))),
+            {name: _as_fed(spec, arm) for name, arm in arms.items()},
+            run / "exposure.parquet",
+        ),
         data_dir,
         run,
         on_overlap=on_overlap,  # type: ignore[arg-type]  # tyro has checked it
         with_patient_data=with_patient_data,
         notes=notes,
+        prompts=asked,
     )
     console.print(suite_summary(spec, outcome))
     folder = run / "evaluation" / spec.name
@@ -75,6 +88,13 @@ def cohorts_of(spec: SuiteSpec) -> list[str]:
         return [source.cohort for source in (*cohorts.train, *cohorts.validation, *tests)]
 
     return [c for s in (*spec.cohorts, *(world.cohorts for world in spec.null_worlds)) for c in of_set(s)]
+
+
+def _as_fed(spec: SuiteSpec, model: Model) -> Model:
+    """The model, or for a suite that gives millivolts to all the same weights behind an input without normalisation."""
+    if not spec.without_normalisation:
+        return model
+    return replace(model, experiment=model.experiment.replace({"signal.normalisation": "none", "signal.unit": "mV"}))
 
 
 def _arms(

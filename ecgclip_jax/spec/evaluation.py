@@ -12,6 +12,38 @@ Selection = Literal["macro_average_precision", "loss"]
 """What is compared on validation; `loss` is the mean over labels of their binary cross-entropy."""
 
 
+class LogisticProbeSpec(Spec):
+    """Linear probe solved to its optimum; one setting for all labels, the one of least validation log loss."""
+
+    kind: Literal["logistic"] = "logistic"
+    inverse_l2: tuple[float, ...] = Field((1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0), min_length=1)
+    """scikit-learn's C, rising; two steps more than ecg-fix (0.01 … 10), as features are many and records few."""
+    standardise: tuple[bool, ...] = Field((True,), min_length=1)
+    """Whether features have unit variance; with several, validation chooses."""
+    class_weight: tuple[Literal["none", "balanced"], ...] = Field(("none",), min_length=1)
+    """`balanced`: both classes of a label weigh alike; with several, validation chooses."""
+
+
+class GradientProbeSpec(Spec):
+    """Linear probe trained by Adam on frozen features, as protocols have it that count epochs."""
+
+    kind: Literal["gradient"] = "gradient"
+    learning_rate: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    decoupled: bool = True
+    """AdamW; otherwise the decay joins the gradient (Adam with L2)."""
+    batch: int = Field(256, ge=1)
+    epochs: int = Field(50, ge=1)
+    milestone: int = Field(0, ge=0)
+    """Epoch from which on the learning rate is a tenth; 0: never."""
+    milestone_in_updates: bool = False
+    """As released only: the milestone counts updates, as MERL's scheduler does, which is stepped at every one."""
+    batch_norm: bool = False
+    """Features pass a batch norm of their own first."""
+    best_test_epoch: bool = False
+    """As released only: rows of the epoch that is best on the test itself stand beside those chosen on validation."""
+
+
 class FinetuneSpec(Spec):
     """Full fine-tuning of an ECG encoder with one linear layer for all labels; every number is our choice.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from ecgclip_jax.spec.base import Spec
-from ecgclip_jax.spec.evaluation import FinetuneSpec
+from ecgclip_jax.spec.evaluation import FinetuneSpec, GradientProbeSpec, LogisticProbeSpec
 from ecgclip_jax.spec.experiment import Source
+from ecgclip_jax.spec.signal import LeadName
 
 SuiteProtocol = Literal["zero_shot", "linear_probe", "nearest_neighbours", "fine_tune"]
 ArmRole = Literal["ladder", "baseline", "null"]
@@ -26,6 +27,34 @@ class TestCohort(Spec):
     sources: tuple[Source, ...] = Field(min_length=1)
 
 
+class InputChange(Spec):
+    """What a protocol does to stored ECGs before a model's own input is made of them."""
+
+    leads: tuple[LeadName, ...] = ()
+    """All others are missing; empty: as recorded."""
+    kept_s: float = Field(10.0, gt=0, le=10)
+    """Seconds from the start that stay; what follows is 0 µV."""
+    stretched_s: float = Field(10.0, gt=0, le=10)
+    """As released only: seconds from the start that are stretched over the whole ten."""
+
+    @property
+    def name(self) -> str:
+        """For the column `version` and for file names; empty for none."""
+        words = ["leads " + " ".join(self.leads)] if self.leads else []
+        words += [f"first {self.kept_s:g} s"] if self.kept_s < 10 else []
+        words += [f"first {self.stretched_s:g} s stretched"] if self.stretched_s < 10 else []
+        return ", ".join(words)
+
+
+class NoData(Spec):
+    """A task of a published protocol that is not evaluated here, by name."""
+
+    task: str
+    cohort: str
+    """As the cohort registry has it, or its published name."""
+    why: str
+
+
 class CohortSet(Spec):
     """Cohorts that belong together: where labels are learnt and chosen, the internal test, and external cohorts."""
 
@@ -39,6 +68,7 @@ class CohortSet(Spec):
     Empty: the suite's tasks."""
     learnt_label_set: str = ""
     """As released only: the label set whose columns training reads in place of the others, by position."""
+    input: InputChange = InputChange()
 
     @property
     def tests(self) -> tuple[TestCohort, ...]:
@@ -105,10 +135,13 @@ class SuiteSpec(Spec):
     protocols: tuple[SuiteProtocol, ...] = ("zero_shot", "linear_probe")
     fractions: tuple[float, ...] = (0.01, 0.1, 1.0)
     """Of the training patients whose labels are used."""
+    few_labels: Literal["patients", "records"] = "patients"
+    """`records`, as released only: one draw of single records, so that a patient may be in and out of it."""
     draws: int = Field(5, ge=1)
     """Nested draws of the patients, each with a training seed of its own; all labels are one draw for probes."""
     seeds: int = Field(5, ge=1)
-    """Fine-tunings with all labels, each with a seed of its own."""
+    """Fine-tunings, and gradient probes, with all labels, each with a seed of its own."""
+    probe: Annotated[LogisticProbeSpec | GradientProbeSpec, Field(discriminator="kind")] = LogisticProbeSpec()
     fine_tuning: FinetuneSpec = FinetuneSpec()
     ladder_fractions: tuple[float, ...] = (0.1,)
     """At which the ladder's arms are fine-tuned."""
@@ -118,6 +151,14 @@ class SuiteSpec(Spec):
     arms: tuple[ArmSpec, ...] = ()
     null_worlds: tuple[NullWorld, ...] = ()
     claims: tuple[Claim, ...] = ()
+    beside: tuple[Literal["age", "ejection_fraction", "survival"], ...] = ("age", "ejection_fraction", "survival")
+    """Numbers, and the time to an event, that stand beside the tasks."""
+    without_normalisation: bool = False
+    """As released only: every model is given millivolts, whatever it was trained on."""
+    without_data: tuple[NoData, ...] = ()
+    """Tasks of the protocol that are not evaluated, by name."""
+    remarks: tuple[str, ...] = ()
+    """What a reader of the results must know of the protocol; they join the warnings."""
     prompt_language: Literal["en", "de"] = "en"
     prompt_sets: tuple[Literal["sentences", "class_names", "attributes"], ...] = Field(
         ("sentences", "class_names", "attributes"), min_length=1

@@ -8,8 +8,10 @@ from sklearn.linear_model import LogisticRegression
 
 from ecgclip_jax.evaluation.protocols.linear_probe import ProbeData, fit_probe
 from ecgclip_jax.evaluation.protocols.logistic import fit_rotation, solve
+from ecgclip_jax.spec.evaluation import LogisticProbeSpec
 
 GRID = (1e-3, 1e-1, 10.0)
+SETTINGS = LogisticProbeSpec(inverse_l2=GRID)
 
 
 def _data(seed: int, n: int = 400, width: int = 24, labels: int = 5) -> tuple[ProbeData, np.ndarray]:
@@ -71,10 +73,14 @@ def test_a_separable_label_reaches_its_optimum_too() -> None:
 
 def test_strength_is_the_one_of_lowest_validation_loss() -> None:
     train, validation = _data(2)[0], _data(3)[0]
-    probe = fit_probe(train, validation, GRID)
+    probe = fit_probe(train, validation, SETTINGS)
     losses = []
     for inverse_l2 in GRID:
-        logits = fit_probe(train, train, (inverse_l2,) * 3).scores(validation.features).astype(np.float64)
+        logits = (
+            fit_probe(train, train, LogisticProbeSpec(inverse_l2=(inverse_l2,) * 3))
+            .scores(validation.features)
+            .astype(np.float64)
+        )
         loss = np.where(validation.known, np.logaddexp(0, logits) - validation.positive * logits, 0)
         losses.append(np.mean(loss.sum(axis=0) / validation.known.sum(axis=0)))
     np.testing.assert_allclose(list(probe.validation_loss.values()), losses, rtol=1e-4)
@@ -85,7 +91,7 @@ def test_labels_that_a_split_cannot_define_are_told_apart() -> None:
     train, validation = _data(2)[0], _data(3)[0]
     train.positive[:, 0] = False
     validation.positive[:, 1] = False
-    probe = fit_probe(train, validation, GRID)
+    probe = fit_probe(train, validation, SETTINGS)
     scores = probe.scores(validation.features)
     assert np.isnan(scores[:, 0]).all()
     assert np.isfinite(scores[:, 1:]).all()
@@ -96,15 +102,31 @@ def test_labels_that_a_split_cannot_define_are_told_apart() -> None:
 def test_nothing_to_fit_or_to_choose_on_is_said() -> None:
     train, validation = _data(2)[0], _data(3)[0]
     with pytest.raises(ValueError, match="no label has a positive and a negative"):
-        fit_probe(ProbeData(train.features, np.zeros_like(train.positive), train.known), validation, GRID)
+        fit_probe(ProbeData(train.features, np.zeros_like(train.positive), train.known), validation, SETTINGS)
     with pytest.raises(ValueError, match="no validation record has a known label"):
-        fit_probe(train, ProbeData(validation.features, validation.positive, np.zeros_like(validation.known)), GRID)
+        fit_probe(train, ProbeData(validation.features, validation.positive, np.zeros_like(validation.known)), SETTINGS)
 
 
 def test_a_feature_that_is_constant_in_training_has_no_say() -> None:
     train, validation = _data(2)[0], _data(3)[0]
     train.features[:, 3] = 7.0
-    probe = fit_probe(train, validation, GRID)
+    probe = fit_probe(train, validation, SETTINGS)
     moved = validation.features.copy()
     moved[:, 3] += 1e3
     np.testing.assert_allclose(probe.scores(moved), probe.scores(validation.features), atol=1e-4)
+
+
+def test_balanced_classes_and_raw_features_reach_scikit_learns_optimum() -> None:
+    """The grid of the ecg-fix protocol: class weights and features that keep their scales."""
+    data, _ = _data(2, n=200, labels=2)
+    every = ProbeData((data.features / 100).astype(np.float32), data.positive, np.ones_like(data.known))
+    settings = LogisticProbeSpec(inverse_l2=(0.1,), standardise=(False,), class_weight=("balanced",))
+    scores = fit_probe(every, every, settings).scores(every.features)
+    centred = every.features.astype(np.float64) - every.features.mean(axis=0)
+    for label in range(2):
+        peer = LogisticRegression(C=0.1, class_weight="balanced", tol=1e-10, max_iter=20_000)
+        peer.fit(centred, every.positive[:, label])
+        np.testing.assert_allclose(scores[:, label], peer.decision_function(centred), atol=0.05)
+    both = LogisticProbeSpec(inverse_l2=(0.1,), standardise=(True, False), class_weight=("none", "balanced"))
+    chosen = fit_probe(every, every, both)
+    assert chosen.setting == "standardised features, class weights none"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Int
+from sklearn.model_selection import train_test_split
 
 from ecgclip_jax.spec.few_labels import drawn_persons, person
 
@@ -25,6 +26,22 @@ class LabelDraw:
     repeat: int
     """Number of the draw; the first is the one that builders freeze beside the data."""
     rows: Int[np.ndarray, "chosen"]
+
+
+RELEASED_SEED = 42
+"""Of the published protocols that draw single records."""
+
+
+def record_draws(records: int, fractions: Sequence[float]) -> list[LabelDraw]:
+    """As released: one draw of single records per fraction, by scikit-learn's `train_test_split` as MERL calls it.
+
+    Which records it gives depends on their order, which is that of the prepared cohort and not of anyone's files.
+    """
+    everyone = np.arange(records, dtype=np.int64)
+    return [
+        LabelDraw(f, 0, np.sort(train_test_split(everyone, train_size=f, random_state=RELEASED_SEED)[0]))
+        for f in fractions
+    ]
 
 
 def label_draws(table: pa.Table, fractions: Sequence[float], draws: int) -> list[LabelDraw]:

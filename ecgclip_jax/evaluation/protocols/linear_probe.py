@@ -2,21 +2,22 @@
 
 `fit_probe` takes training and validation arrays only; test arrays have no way in. One L2 strength serves all labels,
 the one with the lowest mean validation log loss (the rule of the ecg-fix protocol, arXiv 2602.17531; released code),
-because a label of few validation positives cannot choose its own. Features are standardised with training statistics.
+because a label of few validation positives cannot choose its own. Features are standardised with training statistics
+unless the settings ask for others as well.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from ecgclip_jax.evaluation.protocols.logistic import Rotation, fit_rotation, solve
 from ecgclip_jax.spec.errors import UserError
+from ecgclip_jax.spec.evaluation import LogisticProbeSpec
 
-INVERSE_L2_GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-"""scikit-learn's C; two steps more than the published grid (0.01 … 10), as features here are many and records few."""
+DEFAULT = LogisticProbeSpec()
 
 
 class ProbeError(UserError, ValueError):
@@ -63,10 +64,14 @@ class LinearProbe(ProbeWeights):
     chosen_elsewhere: Bool[np.ndarray, "labels"]
     """Labels without both classes in validation: the other labels chose their L2."""
     iterations: int
+    setting: str = ""
+    """What was chosen beside the strength, if there was a choice."""
 
 
-def fit_probe(train: ProbeData, validation: ProbeData, grid: tuple[float, ...] = INVERSE_L2_GRID) -> LinearProbe:
+def fit_probe(train: ProbeData, validation: ProbeData, settings: LogisticProbeSpec = DEFAULT) -> LinearProbe:
     """Fit all labels at all L2 strengths in one solve on `train`, choose the strength on `validation`.
+
+    Further scalings of features and weightings of classes are one solve each, and chosen with the strength.
 
     Raises:
         ProbeError: no label has both classes in training, or no record in validation has a known label.
@@ -74,13 +79,32 @@ def fit_probe(train: ProbeData, validation: ProbeData, grid: tuple[float, ...] =
     fitted = train.both_classes
     if not fitted.any():
         raise ProbeError("linear probe: no label has a positive and a negative record in the training split")
-    rotation = fit_rotation(train.features)
+    found = [
+        _fit(train, validation, fitted, settings.inverse_l2, standardise=scaled, balanced=weight == "balanced")
+        for scaled in settings.standardise
+        for weight in settings.class_weight
+    ]
+    best = min(found, key=lambda probe: probe.validation_loss[probe.inverse_l2])
+    return best if len(found) > 1 else replace(best, setting="")
+
+
+def _fit(
+    train: ProbeData,
+    validation: ProbeData,
+    fitted: Bool[np.ndarray, "labels"],
+    grid: tuple[float, ...],
+    *,
+    standardise: bool,
+    balanced: bool,
+) -> LinearProbe:
+    rotation = fit_rotation(train.features, None if standardise else np.ones(train.features.shape[1]))
     solution = solve(
         rotation.apply(train.features),
         rotation.variance.astype(np.float32),
         train.positive,
         train.known & fitted,
         np.asarray(grid, np.float32),
+        balanced=balanced,
     )
     weights, biases = np.asarray(solution.weight), np.asarray(solution.bias)
     losses = _validation_losses(rotation, weights, biases, validation, validation.known & fitted)
@@ -94,6 +118,7 @@ def fit_probe(train: ProbeData, validation: ProbeData, grid: tuple[float, ...] =
         {c: float(loss) for c, loss in zip(grid, losses, strict=True)},
         fitted & ~validation.both_classes,
         int(solution.iterations),
+        f"{'standardised' if standardise else 'raw'} features, class weights {'balanced' if balanced else 'none'}",
     )
 
 

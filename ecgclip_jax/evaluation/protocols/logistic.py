@@ -107,7 +107,7 @@ def _l_bfgs_direction(
     return -ascent
 
 
-@partial(jax.jit, static_argnames=("max_iterations",))
+@partial(jax.jit, static_argnames=("max_iterations", "balanced"))
 def solve(
     features: Float[Array, "records axes"],
     variance: Float[Array, "axes"],
@@ -115,6 +115,7 @@ def solve(
     known: Bool[Array, "records labels"],
     inverse_l2: Float[Array, "strengths"],
     max_iterations: int = MAX_ITERATIONS,
+    balanced: bool = False,
 ) -> Solution:
     """All logistic regressions: L-BFGS with a backtracking line search per column, labels at once, strengths in turn.
 
@@ -125,10 +126,13 @@ def solve(
         known: which labels count; a label that is never known gets weights of zero.
         inverse_l2: scikit-learn's C; best from the smallest to the largest.
         max_iterations: per strength, after which a column stops wherever it is.
+        balanced: both classes of a label weigh alike (scikit-learn's class_weight="balanced").
     """
     design = jnp.concatenate([features, jnp.ones((features.shape[0], 1), features.dtype)], axis=1)
     count = jnp.maximum(jnp.sum(known, axis=0), 1)
     share = known / count
+    if balanced:
+        share *= jnp.where(positive, 0.5 / _share(share * positive), 0.5 / _share(share * ~positive))
     prevalence = jnp.clip(jnp.sum(share * positive, axis=0), 1e-6, 1 - 1e-6)
     prior = jnp.append(jnp.zeros(features.shape[1]), 1.0)[:, None] * (jnp.log(prevalence) - jnp.log1p(-prevalence))
     weighted = _Weighted(design, share, share * positive, jnp.append(variance, 1.0)[:, None], prevalence)
@@ -140,6 +144,11 @@ def solve(
 
     _, (theta, value, iterations) = jax.lax.scan(one_strength, prior, inverse_l2)
     return Solution(jnp.moveaxis(theta[:, :-1], 0, 1), theta[:, -1], value, jnp.max(iterations))
+
+
+def _share(part: Float[Array, "records labels"]) -> Float[Array, "labels"]:
+    """Of a class, by label; never 0, so that a label without the class has no weight that is not finite."""
+    return jnp.maximum(jnp.sum(part, axis=0), 1e-12)
 
 
 class _Weighted(NamedTuple):

@@ -35,6 +35,7 @@ def beside_rows(
     splits: Sequence[TestSplit],
     arrays: Mapping[str, SplitArrays],
     arms: Sequence[Arm],
+    asked: Sequence[str],
     warnings: list[str],
 ) -> list[ResultRow]:
     """Ridge and Cox regression on every arm's frozen features; why a task has no rows is added to `warnings`."""
@@ -42,9 +43,10 @@ def beside_rows(
     missing: dict[str, str] = {}
     for arm in arms:
         features = {name: own.models[arm.name].features for name, own in arrays.items()}
-        for name in NUMBERS:
+        for name in (name for name in NUMBERS if name in asked):
             rows += _number_rows(opened, splits, features, arm, name, missing)
-        rows += _survival_rows(opened, splits, features, arm, missing)
+        if SURVIVAL in asked:
+            rows += _survival_rows(opened, splits, features, arm, missing)
     warnings += [f"{opened.name}, {name}: not evaluated: {why}" for name, why in missing.items()]
     return rows
 

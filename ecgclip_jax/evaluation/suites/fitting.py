@@ -17,11 +17,13 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from ecgclip_jax.evaluation.embedding import Store, array_key
 from ecgclip_jax.evaluation.protocols.few_labels import LabelDraw
 from ecgclip_jax.evaluation.protocols.finetune import FinetuneError
+from ecgclip_jax.evaluation.protocols.gradient_probe import Trajectory, fit_gradient_probe
 from ecgclip_jax.evaluation.protocols.knn import NEIGHBOURS, NeighboursError, fit_neighbours
-from ecgclip_jax.evaluation.protocols.linear_probe import INVERSE_L2_GRID, ProbeData, ProbeError, fit_probe
+from ecgclip_jax.evaluation.protocols.linear_probe import DEFAULT, ProbeData, ProbeError, fit_probe
 from ecgclip_jax.evaluation.results import Exclusion
 from ecgclip_jax.evaluation.scored import ALL_LABELS, Arm, Scored
 from ecgclip_jax.evaluation.suites.opening import OpenSet, SuiteSplit
+from ecgclip_jax.spec.evaluation import GradientProbeSpec, LogisticProbeSpec
 
 Features = Mapping[str, Float[np.ndarray, "records width"]]
 """By split name: what a probe reads."""
@@ -36,6 +38,8 @@ class Fitted:
     note: str = ""
     choice: float = math.nan
     """What validation chose, if it is one number."""
+    trajectory: Trajectory | None = None
+    """Of a gradient probe whose suite asks for it."""
 
     def scored(self, arm: Arm, protocol: str, draw: LabelDraw, split: SuiteSplit) -> Scored:
         """As the table takes them."""
@@ -56,6 +60,8 @@ class Job:
     key: tuple[object, ...]
     """What its scores depend on beside labels and draw."""
     fit: Callable[[LabelDraw], Fitted] = field(repr=False)
+    features: Features | None = field(default=None, repr=False)
+    """Of a probe whose trajectory is kept with its scores: what it reads."""
 
     @property
     def name(self) -> str:
@@ -72,14 +78,20 @@ def run_job(job: Job, opened: OpenSet, store: Store) -> Fitted:
     key = array_key(job.arm.fingerprint, job.protocol, job.draw.rows.tobytes().hex(), *learnt, *scored, *job.key)
     files = [f"test{i}" for i in range(len(names))]
 
+    path = () if job.features is None else ("weight", "bias", "fitted")
+
     def compute() -> dict[str, np.ndarray]:
         made = _fit(job, opened)
         arrays = {f: made.scores[n] for f, n in zip(files, names, strict=True)}
+        arrays |= {name: np.array(getattr(made.trajectory, name, [])) for name in path}
         return arrays | {"note": np.array(made.note), "choice": np.array(made.choice)}
 
-    kept = store.get(f"{opened.name}-{job.name}", key, [*files, "note", "choice"], compute)
-    scores = {n: kept[f] for f, n in zip(files, names, strict=True)}
-    return Fitted(scores, str(kept["note"]), float(kept["choice"]))
+    kept = store.get(f"{opened.name}-{job.name}", key, [*files, "note", "choice", *path], compute)
+    scores, choice = {n: kept[f] for f, n in zip(files, names, strict=True)}, float(kept["choice"])
+    if not path or not len(kept["weight"]):
+        return Fitted(scores, str(kept["note"]), choice)
+    trajectory = Trajectory(kept["weight"], kept["bias"], kept["fitted"], int(choice))
+    return Fitted(scores, str(kept["note"]), choice, trajectory)
 
 
 def _fit(job: Job, opened: OpenSet) -> Fitted:
@@ -97,16 +109,33 @@ def probe_data(split: SuiteSplit, features: Features, rows: Int[np.ndarray, "cho
     return ProbeData(features[split.name][chosen], split.labels.positive[chosen], split.labels.known[chosen])
 
 
-def fit_linear(opened: OpenSet, features: Features) -> Callable[[LabelDraw], Fitted]:
-    """Linear probes on frozen features."""
+ProbeSettings = LogisticProbeSpec | GradientProbeSpec
+
+
+def fit_linear(opened: OpenSet, features: Features, settings: ProbeSettings) -> Callable[[LabelDraw], Fitted]:
+    """Linear probes on frozen features, solved or trained by gradients."""
 
     def fit(draw: LabelDraw) -> Fitted:
-        probe = fit_probe(probe_data(opened.train, features, draw.rows), probe_data(opened.validation, features))
+        train, validation = probe_data(opened.train, features, draw.rows), probe_data(opened.validation, features)
+        if isinstance(settings, GradientProbeSpec):
+            path = fit_gradient_probe(train, validation, settings, draw.repeat)
+            scores = {test.name: path.scores(features[test.name], path.chosen) for test in opened.tests}
+            note = f"epoch {path.chosen + 1} of {settings.epochs} chosen on validation for all labels"
+            return Fitted(scores, note, float(path.chosen), path)
+        probe = fit_probe(train, validation, settings)
         scores = {test.name: probe.scores(features[test.name]) for test in opened.tests}
-        note = f"C = {probe.inverse_l2:g} chosen on validation for all labels"
+        setting = f", {probe.setting}," if probe.setting else ""
+        note = f"C = {probe.inverse_l2:g}{setting} chosen on validation for all labels"
         return Fitted(scores, note, probe.inverse_l2)
 
     return fit
+
+
+def probe_key(settings: ProbeSettings) -> tuple[object, ...]:
+    """What a probe's scores depend on beside data; the default's is as it was before there were others."""
+    if settings == DEFAULT:
+        return ("linear probe", *DEFAULT.inverse_l2)
+    return ("linear probe", settings.canonical_json())
 
 
 def fit_nearest(opened: OpenSet, features: Features) -> Callable[[LabelDraw], Fitted]:
@@ -156,11 +185,14 @@ def whole(opened: OpenSet) -> LabelDraw:
     return LabelDraw(ALL_LABELS, 0, np.arange(opened.train.n_records))
 
 
-def probe_jobs(arm: Arm, features: Features, opened: OpenSet, draws: Sequence[LabelDraw]) -> Iterator[Job]:
+def probe_jobs(
+    arm: Arm, features: Features, opened: OpenSet, draws: Sequence[LabelDraw], settings: ProbeSettings
+) -> Iterator[Job]:
     """Linear probes of an arm on every draw."""
-    fit = fit_linear(opened, features)
+    fit, key = fit_linear(opened, features, settings), probe_key(settings)
+    every_epoch = features if isinstance(settings, GradientProbeSpec) and settings.best_test_epoch else None
     for draw in draws:
-        yield Job(arm, "linear_probe", draw, ("linear probe", *INVERSE_L2_GRID), fit)
+        yield Job(arm, "linear_probe", draw, key, fit, every_epoch)
 
 
 def neighbour_jobs(arm: Arm, features: Features, opened: OpenSet, draws: Sequence[LabelDraw]) -> Iterator[Job]:

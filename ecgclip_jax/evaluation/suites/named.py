@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from ecgclip_jax.evaluation.suites.presets import PRESETS
 from ecgclip_jax.evaluation.tasks import EvaluationError
 from ecgclip_jax.signal.hospitals import WorldName, load_world
 from ecgclip_jax.spec.evaluation import FinetuneSpec
@@ -145,7 +146,9 @@ def quick() -> SuiteSpec:
     )
 
 
-SUITES: Mapping[str, Callable[[], SuiteSpec]] = {made.__name__: made for made in (ecgclip89_small, ecgclip89, quick)}
+OURS: Mapping[str, Callable[[], SuiteSpec]] = {made.__name__: made for made in (ecgclip89_small, ecgclip89, quick)}
+SUITES = {**OURS, **PRESETS}
+"""Ours, and published protocols."""
 
 
 def suite(name: str) -> SuiteSpec:

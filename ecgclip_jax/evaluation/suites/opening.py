@@ -17,10 +17,11 @@ from ecgclip_jax.evaluation.class_labels import class_labels, label_set_of
 from ecgclip_jax.evaluation.embedding import array_key
 from ecgclip_jax.evaluation.registry import CohortAvailability, tasks, the_89
 from ecgclip_jax.evaluation.selection import Overlapping, choose_rows
+from ecgclip_jax.evaluation.suites.changed_input import changed
 from ecgclip_jax.evaluation.task_labels import TaskLabels, task_labels
 from ecgclip_jax.evaluation.tasks import EvaluationError, patient_index
 from ecgclip_jax.spec.experiment import Source
-from ecgclip_jax.spec.suites import CohortSet, SuiteSpec, TestCohort
+from ecgclip_jax.spec.suites import CohortSet, InputChange, SuiteSpec, TestCohort
 from ecgclip_jax.text.label_sets import label_set
 
 
@@ -130,7 +131,7 @@ def open_set(
 
     try:
         asked = _asked(data_dir, cohorts, names)
-        opener = _Opener(Path(data_dir), asked, exposure, on_overlap, warnings)
+        opener = _Opener(Path(data_dir), asked, cohorts.input, exposure, on_overlap, warnings)
         train = opener.learning("train", cohorts.train)
         validation = opener.learning("validation", cohorts.validation)
         learnt = _waveforms(train) | _waveforms(validation)
@@ -190,13 +191,17 @@ class _Opener:
 
     data_dir: Path
     asked: _Asked
+    change: InputChange
     exposure: str | Path | None
     on_overlap: Overlapping
     warnings: list[str]
 
+    def _open(self, source: Source) -> CohortSplit:
+        return changed(open_cohort(self.data_dir, source), self.change)
+
     def learning(self, name: str, sources: Sequence[Source]) -> SuiteSplit:
         """Every first window of which some task is known."""
-        return self._joined(name, [self._part(open_cohort(self.data_dir, source)) for source in sources])
+        return self._joined(name, [self._part(self._open(source)) for source in sources])
 
     def testing(self, cohort: TestCohort, learnt: frozenset[str]) -> SuiteSplit:
         """Index ECGs that pre-training has not seen and whose waveform nobody learns from here.
@@ -211,7 +216,7 @@ class _Opener:
         found, missing = list[CohortSplit](), list[NoSuchSplitError]()
         for source in sources:
             try:
-                found.append(open_cohort(self.data_dir, source))
+                found.append(self._open(source))
             except NoSuchSplitError as error:
                 missing.append(error)
         if not found:

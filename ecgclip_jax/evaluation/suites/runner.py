@@ -62,7 +62,8 @@ def run_suite(
         EvaluationError: no cohort of the suite is prepared, a patient in two roles, or overlap with pre-training.
     """
     names = suite_tasks(spec)
-    warnings = list(notes)
+    warnings = [*notes, *spec.remarks, *(f"{n.task} ({n.cohort}): no data: {n.why}" for n in spec.without_data)]
+    _require_lead(spec, models)
     sets = _open_sets(spec.cohorts, names, data_dir, models.exposure, on_overlap, warnings)
     nulls = _open_sets([w.cohorts for w in spec.null_worlds], names, data_dir, models.exposure, on_overlap, warnings)
     if not sets:
@@ -74,6 +75,10 @@ def run_suite(
     folder = Path(workdir) / "evaluation" / spec.name
     keep = access == "open" or with_patient_data
     asked = [*(load_prompts(spec.prompt_language, name) for name in spec.prompt_sets), *prompts]
+    if twice := sorted({p.name for p in prompts} & {*spec.prompt_sets}):
+        raise EvaluationError(
+            f"prompt sets {', '.join(twice)} are shipped under this name; rename the file of --prompts"
+        )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), disable=not show_progress) as progress:
         store = Store(folder / "store" if keep else None)
@@ -102,6 +107,17 @@ def run_suite(
     (folder / "suite.json").write_text(spec.model_dump_json(indent=1), encoding="utf-8")
     results = Results(tuple(rows), tuple(suite.warnings), seconds=suite.seconds).save(folder, labels_in_json=False)
     return SuiteOutcome(results, tuple(verdicts))
+
+
+def _require_lead(spec: SuiteSpec, models: SuiteModels) -> None:
+    """A model of one lead must be given that lead."""
+    view = models.pretrained.experiment.view
+    for cohorts in spec.cohorts:
+        if view.single_lead and cohorts.input.leads and view.inference_lead not in cohorts.input.leads:
+            raise EvaluationError(
+                f"suite {spec.name} shows lead {', '.join(cohorts.input.leads)} alone, the run reads lead "
+                f"{view.inference_lead}; evaluate a run whose view.inference_lead is shown"
+            )
 
 
 def _open_sets(

@@ -11,7 +11,8 @@ from ecgclip_jax.evaluation.embedding import array_key
 from ecgclip_jax.evaluation.oracle import COHORT as HOSPITALS
 from ecgclip_jax.evaluation.oracle import oracle_scores
 from ecgclip_jax.evaluation.predictions import save_predictions
-from ecgclip_jax.evaluation.protocols.few_labels import LabelDraw, label_draws
+from ecgclip_jax.evaluation.protocols.few_labels import LabelDraw, label_draws, record_draws
+from ecgclip_jax.evaluation.protocols.linear_probe import DEFAULT
 from ecgclip_jax.evaluation.registry import registered_cohort, tasks
 from ecgclip_jax.evaluation.results import Exclusion, ResultRow
 from ecgclip_jax.evaluation.scored import ALL_LABELS, Arm, Scored
@@ -23,10 +24,12 @@ from ecgclip_jax.evaluation.suites.fitting import Job, fit_boosting, neighbour_j
 from ecgclip_jax.evaluation.suites.guards import hospital_rows
 from ecgclip_jax.evaluation.suites.maps import save_map
 from ecgclip_jax.evaluation.suites.opening import OpenSet, SuiteSplit
+from ecgclip_jax.evaluation.suites.released import best_test_epoch
 from ecgclip_jax.evaluation.suites.splits import test_split
 from ecgclip_jax.evaluation.suites.tuning import TuningInputs, TuningPlan
 from ecgclip_jax.evaluation.suites.wording import zero_shot
 from ecgclip_jax.evaluation.trivial import TRIVIAL_FEATURES, fill_missing, training_medians
+from ecgclip_jax.spec.evaluation import GradientProbeSpec
 from ecgclip_jax.spec.suites import PRETRAINED, SCRATCH
 
 TRIVIAL, TABULAR, ORACLE = "trivial features", "gradient boosting", "oracle ceiling"
@@ -70,6 +73,7 @@ def score_set(suite: Suite, opened: OpenSet, *, is_null: bool) -> SetScores:
             plan.remember(job, fitted)
         for test in opened.tests:
             scored[test.name].append(fitted.scored(job.arm, job.protocol, job.draw, test))
+            scored[test.name] += best_test_epoch(job, fitted, test)
         advance(1)
     found = []
     for test in opened.tests:
@@ -83,7 +87,7 @@ def score_set(suite: Suite, opened: OpenSet, *, is_null: bool) -> SetScores:
     arms = [Arm(name, model.fingerprint) for name, model in encoders.items() if name == PRETRAINED or name in twins]
     with suite.stage("numbers, survival and hospitals"):
         rows = hospital_rows(suite.spec, opened, arrays, arms, suite.access)
-        rows += beside_rows(opened, [test.split for test in found], arrays, arms, suite.warnings)
+        rows += beside_rows(opened, [test.split for test in found], arrays, arms, suite.spec.beside, suite.warnings)
     return SetScores(tuple(found), tuple(rows))
 
 
@@ -91,8 +95,17 @@ def _draws(suite: Suite, opened: OpenSet) -> list[LabelDraw]:
     """Nested draws of training patients; all labels are one draw."""
     spec = suite.spec
     few = [f for f in spec.fractions if f < ALL_LABELS]
-    found = label_draws(opened.train.table, few, spec.draws)
+    if spec.few_labels == "records":
+        found = record_draws(opened.train.n_records, few)
+    else:
+        found = label_draws(opened.train.table, few, spec.draws)
     return [*found, whole(opened)] if ALL_LABELS in spec.fractions else found
+
+
+def _with_seeds(suite: Suite, draws: Sequence[LabelDraw]) -> list[LabelDraw]:
+    """Draws of few labels as they are; all labels once for a solved probe, several times for one by gradient."""
+    several = suite.spec.seeds if isinstance(suite.spec.probe, GradientProbeSpec) else 1
+    return [replace(d, repeat=n) for d in draws for n in (range(several) if d.fraction == ALL_LABELS else [d.repeat])]
 
 
 def _probe_jobs(
@@ -110,14 +123,14 @@ def _probe_jobs(
             {split: own.models[name].features for split, own in arrays.items()},
         )
         if "linear_probe" in protocols:
-            yield from probe_jobs(arm, features, opened, draws)
+            yield from probe_jobs(arm, features, opened, _with_seeds(suite, draws), suite.spec.probe)
         if "nearest_neighbours" in protocols:
             yield from neighbour_jobs(arm, features, opened, draws)
     if "linear_probe" not in protocols:
         return
     medians = training_medians(arrays[opened.train.name].trivial)
     plain = {split: fill_missing(own.trivial, medians) for split, own in arrays.items()}
-    yield from probe_jobs(Arm(TRIVIAL, array_key(*TRIVIAL_FEATURES)), plain, opened, draws)
+    yield from probe_jobs(Arm(TRIVIAL, array_key(*TRIVIAL_FEATURES)), plain, opened, draws, DEFAULT)
     columns = {split: own.tabular for split, own in arrays.items()}
     yield Job(Arm(TABULAR, ""), "tabular", whole(opened), (TABULAR,), fit_boosting(opened, columns))
 
