@@ -7,19 +7,71 @@
 ladder and suite take less than an hour on a laptop CPU. The ladder leads to it from MERL's ResNet-18, one change per
 row, all on the same records with the same optimiser and steps; the suite trains the rows it lacks. What is known of the
 full sizes stands in `merl.py` and `ecgclip.py`; sizes, steps and rates here are our choice.
+
+Two baselines train the same encoder on the same records: `supervised` on labels that rules find in the same reports,
+`simclr` on the ECGs alone. Of the three self-supervised objectives of `ecg_only.py` SimCLR learnt best in small; here
+it sees all leads, as the others do, in half as many steps: each shows the encoder two views of every ECG.
 """
 
 from ecgclip_jax.spec.encoders import BertSpec, HeadSpec, ResNet1DSpec, TokenizerSpec
 from ecgclip_jax.spec.experiment import DataSpec, Experiment, OptimizerSpec, RunSpec, Source
-from ecgclip_jax.spec.objectives import InfoNCESpec
-from ecgclip_jax.spec.signal import LEADS_8, Bandpass, MainsNotch, SignalSpec, ecgclip, merl
+from ecgclip_jax.spec.objectives import InfoNCESpec, SimCLRSpec, SupervisedSpec
+from ecgclip_jax.spec.signal import LEADS_8, AugmentSpec, Bandpass, MainsNotch, SignalSpec, ecgclip, merl
 
 COHORT = "synthetic_hospitals"
+REPORT_LABELS = (
+    "normal_ecg",
+    "sinus_rhythm",
+    "sinus_bradycardia",
+    "sinus_tachycardia",
+    "sinus_arrhythmia",
+    "atrial_fibrillation",
+    "atrial_flutter",
+    "supraventricular_tachycardia",
+    "junctional_rhythm",
+    "ventricular_tachycardia",
+    "premature_atrial_complexes",
+    "premature_ventricular_complexes",
+    "ventricular_bigeminy",
+    "first_degree_av_block",
+    "second_degree_av_block_mobitz_1",
+    "second_degree_av_block_mobitz_2",
+    "third_degree_av_block",
+    "paced_rhythm",
+    "right_bundle_branch_block",
+    "left_bundle_branch_block",
+    "incomplete_right_bundle_branch_block",
+    "left_anterior_fascicular_block",
+    "left_posterior_fascicular_block",
+    "ventricular_preexcitation",
+    "left_ventricular_hypertrophy",
+    "right_ventricular_hypertrophy",
+    "left_atrial_enlargement",
+    "right_atrial_enlargement",
+    "low_qrs_voltage",
+    "anterior_stemi",
+    "inferior_stemi",
+    "lateral_stemi",
+    "old_anterior_infarction",
+    "old_inferior_infarction",
+    "st_depression",
+    "t_wave_inversion",
+    "nonspecific_st_t_changes",
+    "pericarditis",
+    "early_repolarisation",
+    "hypokalaemia",
+    "long_qt",
+    "short_qt",
+    "left_axis_deviation",
+    "right_axis_deviation",
+    "arm_lead_reversal",
+)
+"""Every finding that a report of this cohort may name."""
 
 
 def variants() -> dict[str, Experiment]:
-    """`small`, the ladder `merl_r18` → `ecgclip_input` → `ecgclip_loss` (→ `small`), the null world `shuffled_reports`,
-    `full` for accelerators, and `smoke`."""
+    """`small`, the ladder `merl_r18` → `ecgclip_input` → `ecgclip_loss` (→ `small`), the baselines `supervised` and
+    `simclr`, the null world `shuffled_reports`, `full` for accelerators, and `smoke`."""
     ecgclip_loss = Experiment(
         name="ecgclip89_small_ecgclip_loss",
         summary="ECGCLIP's input and loss with ResNet-18, narrow, at 100 Hz",
@@ -77,6 +129,33 @@ def variants() -> dict[str, Experiment]:
         "merl_r18": merl_r18,
         "ecgclip_input": ecgclip_input,
         "ecgclip_loss": ecgclip_loss,
+        "supervised": small.replace(
+            {
+                "name": "ecgclip89_small_supervised",
+                "summary": "ResNet-34, narrow, at 100 Hz, on labels that rules find in the reports",
+                "text_encoder": None,
+                "objective": SupervisedSpec(label_vocabulary="report_rules", labels=REPORT_LABELS),
+            }
+        ),
+        "simclr": small.replace(
+            {
+                "name": "ecgclip89_small_simclr",
+                "summary": "ResNet-34, narrow, at 100 Hz, on two views of each ECG, without reports",
+                "text_encoder": None,
+                "augment": AugmentSpec(
+                    lead_mask_probability=0.2,
+                    max_shift_s=0.5,
+                    scale_range=0.2,
+                    noise_mv=0.03,
+                    wander_mv=0.05,
+                    time_mask_probability=0.2,
+                ),
+                "objective": SimCLRSpec(
+                    temperature=0.2, projector=HeadSpec(kind="mlp_norm", hidden=128), projector_dim=64
+                ),
+                "run.steps": 500,
+            }
+        ),
         "shuffled_reports": small.replace(
             {"name": "ecgclip89_small_shuffled_reports", "data.null_world": "shuffled_reports"}
         ),

@@ -87,7 +87,7 @@ def cohorts_of(spec: SuiteSpec) -> list[str]:
         tests = [source for test in cohorts.tests for source in test.sources]
         return [source.cohort for source in (*cohorts.train, *cohorts.validation, *tests)]
 
-    return [c for s in (*spec.cohorts, *(world.cohorts for world in spec.null_worlds)) for c in of_set(s)]
+    return [c for s in (*spec.cohorts, *spec.null_cohorts) for c in of_set(s)]
 
 
 def _as_fed(spec: SuiteSpec, model: Model) -> Model:
@@ -100,7 +100,10 @@ def _as_fed(spec: SuiteSpec, model: Model) -> Model:
 def _arms(
     spec: SuiteSpec, experiment: Experiment, run: Path, data_dir: Path, console: Console
 ) -> tuple[dict[str, Model], list[str]]:
-    """The suite's further arms, each trained as a variant of the run's own experiment file; why there are none."""
+    """The suite's further arms, each trained as a variant of the run's own experiment file; why there are none.
+
+    An arm takes as many steps as the run, or the part of them that its variant has of the steps of the run's variant.
+    """
     from ecgclip_jax.inference import load_model
     from ecgclip_jax.training.loop import train
 
@@ -108,7 +111,8 @@ def _arms(
         return {}, []
     file = shipped_experiment(spec.experiment)
     variants = load_variants(file)
-    if experiment.name not in {variant.name for variant in variants.values()}:
+    own = next((variant for variant in variants.values() if variant.name == experiment.name), None)
+    if own is None:
         return {}, [
             f"no ladder and no other arms: they are variants of experiments/{file.name}, and this run "
             f"({experiment.name}) is none of them, so its data and steps would differ"
@@ -117,7 +121,11 @@ def _arms(
     for arm in spec.arms:
         folder = run / ARMS_FOLDER / arm.variant
         console.print(f"arm {arm.name}: {folder}", highlight=False, soft_wrap=True)
-        steps = {"run.steps": experiment.run.steps, "data.batch_global": experiment.data.batch_global}
-        train(variants[arm.variant].replace(steps | {"seed": experiment.seed}), folder, data_dir)
+        variant = variants[arm.variant]
+        size = {
+            "run.steps": max(1, experiment.run.steps * variant.run.steps // own.run.steps),
+            "data.batch_global": experiment.data.batch_global,
+        }
+        train(variant.replace(size | {"seed": experiment.seed}), folder, data_dir)
         models[arm.name] = load_model(folder)
     return models, []

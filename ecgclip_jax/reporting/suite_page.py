@@ -9,13 +9,13 @@ from ecgclip_jax.reporting.html import render
 from ecgclip_jax.reporting.model_card import card_sections
 from ecgclip_jax.reporting.suite_claims import claims_section
 from ecgclip_jax.reporting.suite_curves import curve_sections, few_labels_section, stored_tests
+from ecgclip_jax.reporting.suite_nulls import null_section
 from ecgclip_jax.reporting.suite_records import error_sections, map_sections
 from ecgclip_jax.reporting.suite_rows import SuiteTable, headline, suite_table
 from ecgclip_jax.reporting.suite_sections import (
     forest_section,
     hospital_section,
     ladder_sections,
-    null_section,
     outside_sections,
     subgroup_section,
 )
@@ -53,7 +53,7 @@ def write_suite_report(run: Path, folder: Path, spec: SuiteSpec, outcome: SuiteO
         *hospital_section(table),
         *map_sections(table, folder),
         *error_sections(table, tests, data_dir),
-        *null_section(table),
+        *null_section(table, outcome.nulls),
         excluded_section(table),
         not_run_section(table, outcome.results.warnings),
         *card_sections(run, table, outcome.verdicts),

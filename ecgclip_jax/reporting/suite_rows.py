@@ -120,7 +120,7 @@ class SuiteTable:
 def suite_table(folder: Path, spec: SuiteSpec) -> SuiteTable:
     """Reads `results.parquet` of a suite's folder."""
     rows = pd.read_parquet(folder / "results.parquet")
-    sets = (*spec.cohorts, *(world.cohorts for world in spec.null_worlds))
+    sets = (*spec.cohorts, *spec.null_cohorts)
     homes = {(test.sources[0].cohort, test.name): own.name for own in sets for test in own.tests}
     rows["home"] = [homes.get(key, "") for key in zip(rows["cohort"], rows["split"], strict=True)]
     rows["subgroup"] = rows.get("subgroup", "")

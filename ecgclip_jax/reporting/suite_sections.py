@@ -1,4 +1,4 @@
-"""Drawn sections of a suite's report: tasks × tests, the ladder, inside against outside, null worlds."""
+"""Drawn sections of a suite's report: tasks × tests, the ladder, inside against outside, subgroups, hospitals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from ecgclip_jax.reporting.suite_rows import (
     fit_name,
     levels,
     main_fit,
-    percent,
     records,
     task_name,
 )
@@ -142,45 +141,6 @@ def outside_sections(table: SuiteTable) -> list[Section]:
             caption = f"{stratum.title}: {fit_name(protocol, fraction)}, one mark per task and external test."
             blocks.append(drawn(inside_outside(pd.DataFrame(pairs)), caption))
     return [Section("External against internal", blocks=blocks)] if blocks else []
-
-
-def null_section(table: SuiteTable) -> list[Section]:
-    """Worlds in which claims have to fail: what was predicted and what came out."""
-    worlds, rows = table.spec.null_worlds, table.rows
-    if not worlds:
-        return []
-    blocks, facts = list[TableContent](), list[tuple[str, str]]()
-    for world in worlds:
-        facts.append((world.cohorts.name, f"predicted: {world.prediction}"))
-        own = rows[(rows["home"] == world.cohorts.name) & (rows["label_group"] != "none")]
-        places = [test.name for test in world.cohorts.tests if test.name in set(own["split"])]
-        if not places:
-            facts.append(("", "not run: its cohort is not prepared"))
-            continue
-        for source in dict.fromkeys(own["label_group"]):
-            chosen = levels(own[own["label_group"] == source], AUROC, macro=True)
-            blocks.append(_null_table(chosen, places, f"{world.cohorts.name}, {source} labels: macro AUROC"))
-        if (named := _named_in(world.prediction)) is not None:
-            single = levels(own[own["label"] == named], AUROC, macro=False)
-            blocks.append(_null_table(single, places, f"{world.cohorts.name}: AUROC of {task_name(named).lower()}"))
-    note = "SYNTHETIC. A comparison that still succeeds here would prove nothing elsewhere."
-    return [Section("Null worlds", [note], facts=facts, blocks=blocks)]
-
-
-def _named_in(prediction: str) -> str | None:
-    """The task that a prediction is about, if it is about one."""
-    return "reduced_ejection_fraction" if "ejection fraction" in prediction else None
-
-
-def _null_table(rows: pd.DataFrame, places: list[str], title: str) -> TableContent:
-    keys = rows.drop_duplicates(["protocol", "label_fraction", "model"])
-    cells = {(r.protocol, r.label_fraction, r.model, r.split): narrow_cell(r) for r in records(rows)}
-    lines = [
-        [r.model, f"{r.protocol.replace('_', ' ')} {percent(r.label_fraction)}"]
-        + [cells.get((r.protocol, r.label_fraction, r.model, place), "–") for place in places]
-        for r in records(keys)
-    ]
-    return TableContent(["model", "protocol", *places], lines, title=title, numeric=range(2, 2 + len(places)))
 
 
 def subgroup_section(table: SuiteTable) -> list[Section]:

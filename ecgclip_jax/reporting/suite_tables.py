@@ -272,7 +272,7 @@ def not_run_section(table: SuiteTable, warnings: Sequence[str]) -> Section:
             missing.append([own.name, "the whole set of cohorts is not prepared"])
         elif absent:
             missing.append([", ".join(absent), f"tests of {own.name} that are not prepared"])
-    missing += [[w.cohorts.name, "null world, not prepared"] for w in spec.null_worlds if w.cohorts.name not in homes]
+    missing += [[own.name, "null world, not prepared"] for own in spec.null_cohorts if own.name not in homes]
     missing += [[arm.name, f"arm of the {arm.role}, not trained"] for arm in spec.arms if arm.name not in models]
     protocols: Mapping[str, set[float]] = {str(p): set(own["label_fraction"]) for p, own in rows.groupby("protocol")}
     for protocol in spec.protocols:

@@ -87,10 +87,26 @@ class ArmSpec(Spec):
 
 
 class NullWorld(Spec):
-    """A world in which a claim has to fail as predicted; the run's encoder is probed in it."""
+    """A world in which a claim has to fail; how was named before any figure was seen, and is judged by intervals.
 
+    What is looked at is one AUROC per test cohort, with all labels.
+    """
+
+    name: str
     cohorts: CohortSet
+    """Its own patients, on whom the run is probed; or a set of the suite, for an arm that learnt in a null world."""
     prediction: str
+    expected: Literal["vanishes", "breaks_outside"]
+    """`vanishes`: the interval lies within `margin` of 0.5. `breaks_outside`: inside it lies more than `margin` above
+    0.5, at every other test more than `margin` below the internal interval."""
+    model: str = PRETRAINED
+    protocol: SuiteProtocol = "linear_probe"
+    label: str = "macro"
+    """A task, or the mean over all of `label_source`."""
+    label_source: Literal["report", "independent", "human_reread"] = "independent"
+    margin: float = Field(0.05, gt=0, lt=0.5)
+    at_least: int = Field(1, ge=1)
+    """Test cohorts, the internal one among them, at which it must come out for the prediction to hold."""
 
 
 class Claim(Spec):
@@ -150,6 +166,7 @@ class SuiteSpec(Spec):
     """File of the shipped experiments that the arms are variants of."""
     arms: tuple[ArmSpec, ...] = ()
     null_worlds: tuple[NullWorld, ...] = ()
+    """Each probed on its own patients, or found among the arms."""
     claims: tuple[Claim, ...] = ()
     beside: tuple[Literal["age", "ejection_fraction", "survival"], ...] = ("age", "ejection_fraction", "survival")
     """Numbers, and the time to an event, that stand beside the tasks."""
@@ -170,6 +187,11 @@ class SuiteSpec(Spec):
     """Test ECGs on the map of embeddings; 0 draws none."""
     bootstrap_replicates: int = Field(1000, ge=10)
     permutations: int = Field(2000, ge=10)
+
+    @property
+    def null_cohorts(self) -> tuple[CohortSet, ...]:
+        """Patients of null worlds, who are not those of the suite itself."""
+        return tuple(world.cohorts for world in self.null_worlds if world.cohorts not in self.cohorts)
 
     @model_validator(mode="after")
     def _fractions(self) -> SuiteSpec:

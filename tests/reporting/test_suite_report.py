@@ -20,6 +20,7 @@ from ecgclip_jax.evaluation.predictions import save_predictions
 from ecgclip_jax.evaluation.results import Exclusion, ResultRow, Results, reasons
 from ecgclip_jax.evaluation.scored import Arm, Scored, TestSplit
 from ecgclip_jax.evaluation.suites.claims import Finding, Verdict
+from ecgclip_jax.evaluation.suites.nulls import judge_nulls, save_null_verdicts
 from ecgclip_jax.evaluation.suites.runner import SuiteOutcome
 from ecgclip_jax.reporting.content import Section, TableContent
 from ecgclip_jax.reporting.curve_bands import GRID, curve_bands
@@ -27,10 +28,12 @@ from ecgclip_jax.reporting.model_card import OPEN, card_sections
 from ecgclip_jax.reporting.suite_claims import claims_section
 from ecgclip_jax.reporting.suite_curves import _points, stored_tests
 from ecgclip_jax.reporting.suite_figures import claim_forest, label_curves, task_forest
+from ecgclip_jax.reporting.suite_nulls import null_section
 from ecgclip_jax.reporting.suite_page import write_suite_report
 from ecgclip_jax.reporting.suite_rows import SuiteTable, headline, suite_table
-from ecgclip_jax.reporting.suite_sections import null_section, outside_sections
+from ecgclip_jax.reporting.suite_sections import outside_sections
 from ecgclip_jax.reporting.suite_tables import excluded_section, heat_section, macro_section, not_run_section
+from ecgclip_jax.reporting.suite_wording import wording_section
 from ecgclip_jax.spec.experiment import Source
 from ecgclip_jax.spec.suites import PRETRAINED, SCRATCH, ArmSpec, Claim, CohortSet, NullWorld, SuiteSpec, TestCohort
 
@@ -54,8 +57,17 @@ SPEC = SuiteSpec(
     name="small", summary="a fake", cohorts=(cohorts(WORLD, "birch", "oak"), cohorts(REAL)), fractions=(0.1, 1.0),
     protocols=("zero_shot", "linear_probe", "fine_tune"), claims=(CLAIM,),
     arms=(ArmSpec(name="MERL R18", role="ladder", variant="v"), ArmSpec(name="absent", role="ladder", variant="w")),
-    null_worlds=(NullWorld(cohorts=cohorts("null_a"), prediction="nothing is told"),
-                 NullWorld(cohorts=cohorts("null_b"), prediction="told inside")),
+    null_worlds=(
+        NullWorld(name="A", cohorts=cohorts("null_a"), prediction="nothing is told", expected="vanishes"),
+        NullWorld(
+            name="B", cohorts=cohorts("null_b", "birch", "oak"), prediction="told inside", expected="breaks_outside",
+            label="atrial_fibrillation", label_source="report", protocol="fine_tune", at_least=2,
+        ),
+        NullWorld(
+            name="C", cohorts=cohorts(WORLD, "birch", "oak"), prediction="told by no words", expected="vanishes",
+            protocol="zero_shot", model="shuffled", label_source="report",
+        ),
+    ),
 )  # fmt: skip
 
 
@@ -92,7 +104,22 @@ def rows() -> list[ResultRow]:
     real = {"cohort": REAL, "synthetic": False, "availability": "real_here"}
     found += [row(**real, value=0.91), row(**real, label="atrial_fibrillation", value=0.93, n_positives=50)]
     found.append(row(**real, label="cardiac_amyloidosis", label_group="none", value=NAN, n=0, excluded="x"))
-    return [*found, row(cohort="null_b", value=0.52), row(value=0.33, subgroup="sex female")]
+    return [*found, *(r for r in null_rows() if r.cohort == "null_b"), row(value=0.33, subgroup="sex female")]
+
+
+def null_rows() -> list[ResultRow]:
+    """A world that breaks at one of two other tests, and an arm whose words tell nothing."""
+    task = {"cohort": "null_b", "label": "atrial_fibrillation", "n_labels": None, "n_positives": 30}
+    words = {"protocol": "zero_shot", "model": "shuffled"}
+    return [
+        row(cohort="null_b", value=0.52),
+        row(**task, value=0.9, ci_low=0.8, ci_high=0.95),
+        row(**task, split="birch", value=0.6, ci_low=0.5, ci_high=0.7),
+        row(**task, split="oak", value=0.7, ci_low=0.6, ci_high=0.76),
+        row(**words, prompt_set="names", value=0.7, ci_low=0.68, ci_high=0.72),
+        row(**words, prompt_set="sentences", value=0.52, ci_low=0.49, ci_high=0.54),
+        row(**words, prompt_set="sentences", split="birch", value=0.52, ci_low=0.49, ci_high=0.56),
+    ]
 
 
 def save(folder: Path, found: Sequence[ResultRow]) -> Path:
@@ -143,6 +170,32 @@ def test_macro_tables_hold_one_source_and_never_raw_ap_side_by_side(table: Suite
     assert not any("0.33" in cell for content in found.values() for line in content.rows for cell in line)
 
 
+def test_the_headline_wording_alone_stands_in_tables_and_all_stand_side_by_side(tmp_path: Path) -> None:
+    zero = {"protocol": "zero_shot", "split": "inside"}
+    asked = [
+        row(**zero, prompt_set="sentences", value=0.7, prompt_spread=0.12),
+        row(**zero, prompt_set="class_names", value=0.62, ci_low=0.5),
+        row(**zero, prompt_set="mine", value=0.58, n_labels=1),
+        row(**zero, prompt_set="class_names", value=0.4, model=SCRATCH),
+    ]
+    worded = suite_table(save(tmp_path, [*rows(), *asked]), SPEC)
+    assert set(worded.rows["prompt_set"]) == {"", "sentences"}
+    (found,) = blocks(wording_section(worded)[0]).values()
+    assert found.columns == ["prompts", "inside"]
+    assert [line[0] for line in found.rows] == ["sentences", "class names", "mine", "spread"]
+    assert found.rows[1][1] == "0.620\n0.50–0.90 (2)"
+    assert found.rows[3][1] == "0.120"
+    assert not wording_section(suite_table(save(tmp_path, rows()), SPEC))
+
+
+def test_classes_of_label_sets_are_counted_apart_from_the_89(tmp_path: Path) -> None:
+    own = [row(label=name, value=0.9, cohort=REAL, synthetic=False, label_group="report") for name in ("AFIB", "SR")]
+    assert headline(suite_table(save(tmp_path, own), SPEC).rows) == (
+        "2 classes of 1 published label set were evaluated."
+    )
+    assert headline(suite_table(save(tmp_path, [*rows(), *own]), SPEC).rows).startswith("2 classes of 1 published")
+
+
 def test_heat_table_marks_what_is_sure(table: SuiteTable) -> None:
     heat = blocks(heat_section(table))[f"{WORLD}, report labels (SYNTHETIC)"]
     assert heat.rows == [["Atrial fibrillation", "30", "+0.30 ●"]]
@@ -168,11 +221,23 @@ def test_every_task_that_is_not_scored_and_all_that_is_not_run_is_named(table: S
     assert section.notes == ["! no exposure table"]
 
 
-def test_null_worlds_say_what_was_predicted_and_what_came_out(table: SuiteTable) -> None:
-    (section,) = null_section(table)
-    assert section.facts[:2] == [("null_a", "predicted: nothing is told"), ("", "not run: its cohort is not prepared")]
-    (found,) = section.blocks
-    assert found.rows == [[PRETRAINED, "fine tune 100 %", "0.520\n0.70–0.90"]]
+def test_null_worlds_say_what_was_predicted_and_what_came_out(table: SuiteTable, tmp_path: Path) -> None:
+    verdicts = judge_nulls(SPEC.null_worlds, null_rows(), "sentences")
+    assert [v.holds for v in verdicts] == [False, True, True]
+    assert [[f.holds for f in v.findings] for v in verdicts] == [[False], [True, True, False], [True, False, False]]
+    (section,) = null_section(table, verdicts)
+    assert [mark for mark, _ in section.facts] == [
+        "– not run", "✓ as predicted (2 of 3 tests)", "✓ as predicted (1 of 3 tests)",
+    ]  # fmt: skip
+    found = blocks(section)
+    assert ["birch", "0.600 (0.500–0.700)", "yes", "1"] in found["What was predicted and found"].rows
+    assert {"null_b, report labels: macro AUROC", "null_b, AUROC of atrial fibrillation"} <= set(found)
+    assert not any(title.startswith(WORLD) for title in found), "what stands in other sections is not repeated"
+    stored = json.loads(save_null_verdicts(verdicts, tmp_path).read_text())
+    assert [(w["name"], w["expected"], w["holds"]) for w in stored][1] == ("B", "breaks_outside", True)
+    assert stored[0]["findings"][0]["value"] is None
+    none = judge_nulls(SPEC.null_worlds[1:2], [r for r in null_rows() if r.split != "inside"], "sentences")
+    assert none[0].n_holding == 0, "without a figure inside nothing breaks outside"
 
 
 def test_verdicts_come_first_and_figures_hold_their_findings() -> None:
@@ -292,7 +357,8 @@ def test_all_27_items_are_there_and_what_only_a_person_knows_is_open(tmp_path: P
 def test_the_page_is_one_offline_file_without_ids_and_with_every_section(tmp_path: Path) -> None:
     folder = save(write_run(tmp_path) / "evaluation" / "small", rows())
     write_predictions(folder)
-    outcome = SuiteOutcome(Results((), ("careful",), folder), (verdict(True, False),))
+    nulls = judge_nulls(SPEC.null_worlds, null_rows(), "sentences")
+    outcome = SuiteOutcome(Results((), ("careful",), folder), (verdict(True, False),), tuple(nulls))
     page = write_suite_report(tmp_path, folder, SPEC, outcome, tmp_path)
     html = page.read_text(encoding="utf-8")
     assert page == folder / "report.html"

@@ -160,16 +160,21 @@ def save_verdicts(verdicts: Sequence[Verdict], folder: Path) -> Path:
             **verdict.claim.model_dump(mode="json"),
             "holds": verdict.holds,
             "cohorts_holding": verdict.n_holding,
-            "findings": [_plain(asdict(finding)) for finding in verdict.findings],
+            "findings": [without_nan(asdict(finding)) for finding in verdict.findings],
         }
         for verdict in verdicts
     ]
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / FILE
+    return write_findings(folder / FILE, content)
+
+
+def write_findings(path: Path, content: Sequence[Mapping[str, object]]) -> Path:
+    """Writes JSON; a broken write never replaces a good file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.with_suffix(".part").write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
     path.with_suffix(".part").replace(path)
     return path
 
 
-def _plain(values: Mapping[str, object]) -> dict[str, object]:
+def without_nan(values: Mapping[str, object]) -> dict[str, object]:
+    """NaN as null."""
     return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}

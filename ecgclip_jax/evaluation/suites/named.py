@@ -18,6 +18,13 @@ LADDER = (
     ArmSpec(name="+ ECGCLIP's loss", role="ladder", variant="ecgclip_loss", changed="no uni-modal term"),
 )
 """From Merl-R18 one change per row; the run itself, ResNet-34, is the last row."""
+SHUFFLED = "shuffled reports"
+BASELINES = (
+    ArmSpec(name="supervised by report labels", role="baseline", variant="supervised"),
+    ArmSpec(name="SimCLR, ECG alone", role="baseline", variant="simclr"),
+    ArmSpec(name=SHUFFLED, role="null", variant="shuffled_reports"),
+)
+"""The run's encoder, trained on the same records otherwise; probed, and asked without labels where it reads text."""
 
 
 def hospitals(world: WorldName = "default") -> CohortSet:
@@ -97,8 +104,43 @@ CLAIMS = (
 """Named before any figure. The main one is the first of non-inferiority: independent labels, macro AUROC."""
 
 
+NULL_WORLDS = (
+    NullWorld(
+        name="shuffled reports",
+        cohorts=hospitals(),
+        prediction="trained on other patients' reports, the model tells findings by words no better than chance",
+        expected="vanishes",
+        model=SHUFFLED,
+        protocol="zero_shot",
+        label_source="report",
+        margin=0.1,
+        at_least=9,
+    ),
+    NullWorld(
+        name="unseen targets",
+        cohorts=hospitals("unseen_targets"),
+        prediction="no probe tells independent targets, which leave no trace on the tracing, from chance",
+        expected="vanishes",
+        at_least=9,
+    ),
+    NullWorld(
+        name="device-linked disease",
+        cohorts=hospitals("device_linked"),
+        prediction="a reduced ejection fraction is told by the device inside and missed outside",
+        expected="breaks_outside",
+        label="reduced_ejection_fraction",
+        at_least=9,
+    ),
+)
+"""Nine of ten tests, as for the claims. Shuffled reports have the wider margin: one training run's accidental direction
+moves all concepts together (0.454 and 0.476 in the demo's two proofs)."""
+
+
 def ecgclip89_small() -> SuiteSpec:
-    """Minutes on a laptop CPU: a narrow encoder at 100 Hz, synthetic hospitals."""
+    """Minutes on a laptop CPU: a narrow encoder at 100 Hz, synthetic hospitals.
+
+    The ladder is fine-tuned at a tenth of the labels; baselines and the arm of shuffled reports are probed only.
+    """
     return SuiteSpec(
         name="ecgclip89_small",
         summary="89 tasks on ten synthetic hospitals with the narrow encoder of experiments/ecgclip89_synthetic.py",
@@ -107,14 +149,8 @@ def ecgclip89_small() -> SuiteSpec:
         protocols=("zero_shot", "linear_probe", "nearest_neighbours", "fine_tune"),
         fine_tuning=FinetuneSpec(learning_rates=(1e-3, 3e-3), epochs=4, min_steps=100, batch=32, checks=5),
         experiment="ecgclip89_synthetic",
-        arms=LADDER,
-        null_worlds=(
-            NullWorld(cohorts=hospitals("unseen_targets"), prediction="no model tells independent targets from chance"),
-            NullWorld(
-                cohorts=hospitals("device_linked"),
-                prediction="a reduced ejection fraction is told by the device inside and missed outside",
-            ),
-        ),
+        arms=(*LADDER, *BASELINES),
+        null_worlds=NULL_WORLDS,
         claims=CLAIMS,
     )
 

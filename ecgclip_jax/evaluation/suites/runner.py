@@ -21,6 +21,7 @@ from ecgclip_jax.evaluation.suites.arrays import wanted_rows
 from ecgclip_jax.evaluation.suites.claims import Tested, Verdict, judge, save_verdicts
 from ecgclip_jax.evaluation.suites.context import Suite, SuiteModels
 from ecgclip_jax.evaluation.suites.guards import permutation_warnings
+from ecgclip_jax.evaluation.suites.nulls import NullVerdict, judge_nulls, save_null_verdicts
 from ecgclip_jax.evaluation.suites.opening import OpenSet, open_set, suite_tasks
 from ecgclip_jax.evaluation.suites.set_scores import score_set
 from ecgclip_jax.evaluation.suites.subgroups import subgroup_rows
@@ -39,6 +40,7 @@ class SuiteOutcome:
 
     results: Results
     verdicts: tuple[Verdict, ...]
+    nulls: tuple[NullVerdict, ...] = ()
 
 
 def run_suite(
@@ -65,7 +67,7 @@ def run_suite(
     warnings = [*notes, *spec.remarks, *(f"{n.task} ({n.cohort}): no data: {n.why}" for n in spec.without_data)]
     _require_lead(spec, models)
     sets = _open_sets(spec.cohorts, names, data_dir, models.exposure, on_overlap, warnings)
-    nulls = _open_sets([w.cohorts for w in spec.null_worlds], names, data_dir, models.exposure, on_overlap, warnings)
+    nulls = _open_sets(spec.null_cohorts, names, data_dir, models.exposure, on_overlap, warnings)
     if not sets:
         raise EvaluationError(f"suite {spec.name}: no cohort of it is at hand: " + "; ".join(warnings))
     if models.exposure is None:
@@ -104,9 +106,11 @@ def run_suite(
     if not keep:
         rows = [suppress_small_cells(row) for row in rows]
     save_verdicts(verdicts, folder)
+    predicted = judge_nulls(spec.null_worlds, rows, asked[0].name)
+    save_null_verdicts(predicted, folder)
     (folder / "suite.json").write_text(spec.model_dump_json(indent=1), encoding="utf-8")
     results = Results(tuple(rows), tuple(suite.warnings), seconds=suite.seconds).save(folder, labels_in_json=False)
-    return SuiteOutcome(results, tuple(verdicts))
+    return SuiteOutcome(results, tuple(verdicts), tuple(predicted))
 
 
 def _require_lead(spec: SuiteSpec, models: SuiteModels) -> None:

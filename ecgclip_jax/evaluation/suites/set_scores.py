@@ -136,7 +136,10 @@ def _probe_jobs(
 
 
 def _tuning_jobs(suite: Suite, plan: TuningPlan, drawn: Sequence[LabelDraw]) -> Iterator[Job]:
-    """The run and random weights on every draw, with all labels under several seeds; the ladder at its fractions."""
+    """The run and random weights on every draw, with all labels under several seeds; the ladder at its fractions.
+
+    Baselines and null worlds are probed only: to be fine-tuned they would need the search that claims have.
+    """
     spec, models, draws = suite.spec, suite.models, list[LabelDraw]()
     for draw in drawn:
         many = range(spec.seeds) if draw.fraction == ALL_LABELS else [draw.repeat]
@@ -145,7 +148,8 @@ def _tuning_jobs(suite: Suite, plan: TuningPlan, drawn: Sequence[LabelDraw]) -> 
         scratch = models.untrained(draw.repeat)
         yield plan.job(Arm(PRETRAINED, models.pretrained.fingerprint), lambda: models.pretrained, draw)
         yield plan.job(Arm(SCRATCH, scratch.fingerprint, draw.repeat), lambda model=scratch: model, draw)
-    for name, model in models.arms.items():
+    ladder = [arm.name for arm in spec.arms if arm.role == "ladder"]
+    for name, model in ((name, model) for name, model in models.arms.items() if name in ladder):
         for draw in draws:
             if draw.fraction in spec.ladder_fractions:
                 yield plan.job(Arm(name, model.fingerprint), lambda model=model: model, draw)

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from ecgclip_jax.evaluation.results import Exclusion, ResultRow
 from ecgclip_jax.evaluation.suites.claims import Finding, Verdict
+from ecgclip_jax.evaluation.suites.nulls import NullVerdict
 from ecgclip_jax.evaluation.suites.runner import SuiteOutcome
 from ecgclip_jax.spec.suites import PRETRAINED, SuiteSpec
 
@@ -31,6 +32,7 @@ def suite_summary(spec: SuiteSpec, outcome: SuiteOutcome) -> RenderableType:
         own = [r for r in rows if (r.cohort, r.label_group) == key and r.metric == FIGURE]
         parts += [_table(own, *key), Text("")]
     parts += [_verdict(verdict) for verdict in outcome.verdicts]
+    parts += [_null_verdict(verdict) for verdict in outcome.nulls]
     parts += [Text(f"! {warning}", style="yellow") for warning in outcome.results.warnings]
     return Group(*parts)
 
@@ -80,6 +82,16 @@ def _verdict(verdict: Verdict) -> Text:
     mark, style = ("holds", "green") if verdict.holds else ("DOES NOT HOLD", "red")
     lines = [f"{mark}: {claim.text}"]
     lines += [f"    {finding.cohort}: {_finding(finding)}" for finding in verdict.findings]
+    return Text("\n".join(lines), style=style)
+
+
+def _null_verdict(verdict: NullVerdict) -> Text:
+    world = verdict.world
+    mark, style = ("as predicted", "green") if verdict.holds else ("NOT AS PREDICTED", "red")
+    lines = [f"null world {world.name}, {mark}: {world.prediction}"]
+    for finding in verdict.findings:
+        found = f"AUROC {finding.value:.3f} ({finding.ci_low:.3f} to {finding.ci_high:.3f})"
+        lines.append(f"    {finding.cohort}: {finding.reason.replace('_', ' ') or found}")
     return Text("\n".join(lines), style=style)
 
 
