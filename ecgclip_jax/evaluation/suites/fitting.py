@@ -28,6 +28,8 @@ from ecgclip_jax.spec.evaluation import GradientProbeSpec, LogisticProbeSpec
 Features = Mapping[str, Float[np.ndarray, "records width"]]
 """By split name: what a probe reads."""
 TestScores = dict[str, Float[np.ndarray, "records labels"]]
+VALIDATION = "validation"
+"""Name of the validation split's scores among those kept of a fit."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Fitted:
     """What validation chose, if it is one number."""
     trajectory: Trajectory | None = None
     """Of a gradient probe whose suite asks for it."""
+    validation: Float[np.ndarray, "records labels"] | None = None
+    """Scores of the validation split, for thresholds; None where the fit was kept before they were."""
 
     def scored(self, arm: Arm, protocol: str, draw: LabelDraw, split: SuiteSplit) -> Scored:
         """As the table takes them."""
@@ -84,14 +88,18 @@ def run_job(job: Job, opened: OpenSet, store: Store) -> Fitted:
         made = _fit(job, opened)
         arrays = {f: made.scores[n] for f, n in zip(files, names, strict=True)}
         arrays |= {name: np.array(getattr(made.trajectory, name, [])) for name in path}
+        arrays |= {} if made.validation is None else {VALIDATION: made.validation}
         return arrays | {"note": np.array(made.note), "choice": np.array(made.choice)}
 
-    kept = store.get(f"{opened.name}-{job.name}", key, [*files, "note", "choice", *path], compute)
+    name = f"{opened.name}-{job.name}"
+    kept = store.get(name, key, [*files, "note", "choice", *path], compute)
     scores, choice = {n: kept[f] for f, n in zip(files, names, strict=True)}, float(kept["choice"])
-    if not path or not len(kept["weight"]):
-        return Fitted(scores, str(kept["note"]), choice)
-    trajectory = Trajectory(kept["weight"], kept["bias"], kept["fitted"], int(choice))
-    return Fitted(scores, str(kept["note"]), choice, trajectory)
+    trajectory = None
+    if path and len(kept["weight"]):
+        trajectory = Trajectory(kept["weight"], kept["bias"], kept["fitted"], int(choice))
+    if VALIDATION not in kept:
+        kept |= store.read(name, key, (VALIDATION,)) or {}
+    return Fitted(scores, str(kept["note"]), choice, trajectory, kept.get(VALIDATION))
 
 
 def _fit(job: Job, opened: OpenSet) -> Fitted:
@@ -121,12 +129,13 @@ def fit_linear(opened: OpenSet, features: Features, settings: ProbeSettings) -> 
             path = fit_gradient_probe(train, validation, settings, draw.repeat)
             scores = {test.name: path.scores(features[test.name], path.chosen) for test in opened.tests}
             note = f"epoch {path.chosen + 1} of {settings.epochs} chosen on validation for all labels"
-            return Fitted(scores, note, float(path.chosen), path)
+            chosen = path.scores(validation.features, path.chosen)
+            return Fitted(scores, note, float(path.chosen), path, chosen)
         probe = fit_probe(train, validation, settings)
         scores = {test.name: probe.scores(features[test.name]) for test in opened.tests}
         setting = f", {probe.setting}," if probe.setting else ""
         note = f"C = {probe.inverse_l2:g}{setting} chosen on validation for all labels"
-        return Fitted(scores, note, probe.inverse_l2)
+        return Fitted(scores, note, probe.inverse_l2, validation=probe.scores(validation.features))
 
     return fit
 

@@ -12,7 +12,7 @@ from ecgclip_jax.evaluation.embedding import READ_AT_A_TIME, array_key
 from ecgclip_jax.evaluation.protocols.few_labels import LabelDraw
 from ecgclip_jax.evaluation.protocols.finetune import Advance, Finetuned, finetune
 from ecgclip_jax.evaluation.protocols.tuning_data import Chunk, Tunable, TuningData, tuning_inputs
-from ecgclip_jax.evaluation.scored import Arm
+from ecgclip_jax.evaluation.scored import ALL_LABELS, Arm
 from ecgclip_jax.evaluation.suites.fitting import Fitted, Job
 from ecgclip_jax.evaluation.suites.opening import OpenSet, SuiteSplit
 from ecgclip_jax.spec.evaluation import FinetuneSpec
@@ -76,7 +76,8 @@ class TuningPlan:
             advance = self.bar(f"fine-tune {arm.name}, {draw.fraction:.0%} of labels, draw {draw.repeat}", steps)
             tuned = finetune(model, train, self.inputs.data(model, opened.validation), settings, draw.repeat, advance)
             scores = {test.name: tuned.scores(self.inputs.of(model, test)) for test in opened.tests}
-            return Fitted(scores, _note(tuned), tuned.learning_rate)
+            own = tuned.scores(self.inputs.of(model, opened.validation)) if draw.fraction == ALL_LABELS else None
+            return Fitted(scores, _note(tuned), tuned.learning_rate, validation=own)
 
         return Job(arm, "fine_tune", draw, ("fine-tune", self.settings.fingerprint(), draw.repeat), fit)
 
