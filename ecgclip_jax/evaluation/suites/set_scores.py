@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter
 
 import numpy as np
 
@@ -20,11 +22,12 @@ from ecgclip_jax.evaluation.suites.arrays import SplitArrays, embed_set
 from ecgclip_jax.evaluation.suites.beside import beside_rows
 from ecgclip_jax.evaluation.suites.claims import Tested
 from ecgclip_jax.evaluation.suites.context import Suite, SuiteModel
-from ecgclip_jax.evaluation.suites.fitting import Job, fit_boosting, neighbour_jobs, probe_jobs, run_job, whole
+from ecgclip_jax.evaluation.suites.fitting import Job, fit_boosting, neighbour_jobs, probe_jobs, whole
 from ecgclip_jax.evaluation.suites.guards import hospital_rows
 from ecgclip_jax.evaluation.suites.maps import save_map
 from ecgclip_jax.evaluation.suites.opening import OpenSet, SuiteSplit
 from ecgclip_jax.evaluation.suites.released import best_test_epoch
+from ecgclip_jax.evaluation.suites.side_by_side import fitted_in_turn, tunings_at_once
 from ecgclip_jax.evaluation.suites.splits import test_split
 from ecgclip_jax.evaluation.suites.tuning import TuningInputs, TuningPlan
 from ecgclip_jax.evaluation.suites.wording import zero_shot
@@ -59,7 +62,8 @@ def score_set(suite: Suite, opened: OpenSet, *, is_null: bool) -> SetScores:
         )
     draws = _draws(suite, opened)
     jobs = list(_probe_jobs(suite, opened, encoders, arrays, draws))
-    plan = TuningPlan(TuningInputs(opened), spec.fine_tuning, suite.bar)
+    at_once = tunings_at_once()
+    plan = TuningPlan(TuningInputs(opened, at_once), spec.fine_tuning, suite.bar)
     if "fine_tune" in spec.protocols and not is_null:
         jobs += _tuning_jobs(suite, plan, draws)
     scored: dict[str, list[Scored]] = {test.name: [] for test in opened.tests}
@@ -67,14 +71,15 @@ def score_set(suite: Suite, opened: OpenSet, *, is_null: bool) -> SetScores:
         with suite.stage("zero-shot"):
             scored |= zero_shot(opened, encoders, arrays, suite.prompts)
     advance = suite.bar(f"fit {opened.name}", len(jobs))
-    for job in jobs:
-        with suite.stage(job.protocol.replace("_", " ")):
-            fitted = run_job(job, opened, suite.store)
-            plan.remember(job, fitted)
-        for test in opened.tests:
-            scored[test.name].append(fitted.scored(job.arm, job.protocol, job.draw, test))
-            scored[test.name] += best_test_epoch(job, fitted, test)
-        advance(1)
+    for protocol, group in groupby(jobs, key=attrgetter("protocol")):
+        own = list(group)
+        with suite.stage(protocol.replace("_", " ")):
+            fits = fitted_in_turn(protocol, own, opened, suite.store, plan, at_once)
+            for job, fitted in zip(own, fits, strict=True):
+                for test in opened.tests:
+                    scored[test.name].append(fitted.scored(job.arm, job.protocol, job.draw, test))
+                    scored[test.name] += best_test_epoch(job, fitted, test)
+                advance(1)
     found = []
     for test in opened.tests:
         scored[test.name] += _ceiling(test, opened.names)
