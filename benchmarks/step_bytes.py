@@ -44,12 +44,12 @@ class Case(NamedTuple):
 
 CASES = (
     Case("h200", bytes_mb=100),
-    Case("h200", remat="convolutions", temporary_mb=10.5),
+    Case("h200", remat="convolutions", bytes_mb=110, temporary_mb=8),
     Case("h200", depth=34, bytes_mb=183),
     Case("v5p:1x1x1", bytes_mb=79),
     Case("v6e:1x1", bytes_mb=102),
 )
-"""Limits hold what was reached. Aimed at: 100; 8 MB temporary at 110; 180; 75; 95."""
+"""Limits hold what was reached. Aimed at, where they were missed: 180 (ResNet-34); 75 (v5p); 95 (v6e)."""
 
 
 class TextsGiven(Towers):

@@ -19,12 +19,12 @@ from ecgclip_jax.spec.experiment import Experiment
 
 ECG_TOWER, TEXT_TOWER = "ecg_tower", "text_tower"
 """Names under which the towers' operations stand in a compiled program (`ecgclip profile`)."""
-KEPT_FOR_BACKWARD: dict[str, tuple[str, ...]] = {
+KEPT_OF_ECG: dict[str, tuple[str, ...] | None] = {
+    "none": None,
     "convolutions": (CONVOLUTION_OUTPUT, NORM_MOMENTS, BLOCK_OUTPUT),
     "blocks": (NORM_MOMENTS, BLOCK_OUTPUT),
-    "layers": (BLOCK_OUTPUT,),
 }
-"""What the backward pass does not compute again, for each rematerialisation policy of `MemorySpec`.
+"""What the backward pass does not compute again, for each rematerialisation policy of the ECG tower (`MemorySpec`).
 
 Moments are small, and computing them again would read every map once more.
 """
@@ -46,7 +46,8 @@ class Towers:
         self.ecg_width = ecg.pool_width if ecg.pooling == "attention" else self.feature_width
         self.text_width = 0 if text is None else text.hidden
         self._text_spec, self._vocab_size, self._memory = text, vocab_size, memory
-        self._make_ecg = partial(ResNet1D, ecg, leads=leads, samples=samples)
+        kept = KEPT_OF_ECG[memory.ecg_remat]
+        self._make_ecg = partial(ResNet1D, ecg, leads=leads, samples=samples, kept=kept)
         self._ecg = PureModule(lambda rngs: self._make_ecg(rngs=rngs))
         self._text = None if text is None else PureModule(lambda rngs: Bert(text, vocab_size, rngs=rngs))
 
@@ -83,8 +84,7 @@ class Towers:
 
         With `train` BatchNorm uses the batch's own statistics and moves the running ones; without, the running ones.
         """
-        apply = partial(self._ecg.apply, train=train)
-        output, new_stats = _remat(apply, self._memory.ecg_remat)(params, stats, ecg_input, keys=keys)
+        output, new_stats = self._ecg.apply(params, stats, ecg_input, train=train, keys=keys)
         return output, new_stats
 
     def folded_ecg(self, params: Tree, ecg_input: EcgInput) -> EcgOutput:
@@ -114,7 +114,7 @@ class Towers:
         if self._text is None:
             raise ValueError("this experiment has no text tower")
         apply = partial(self._text.apply, train=train)
-        output: TextOutput = _remat(apply, self._memory.text_remat)(params, {}, ids, mask, keys=keys)[0]
+        output: TextOutput = _text_remat(apply, self._memory.text_remat)(params, {}, ids, mask, keys=keys)[0]
         return output
 
     @jax.named_scope(TEXT_TOWER)
@@ -126,17 +126,16 @@ class Towers:
         """
         if self._text is None:
             raise ValueError("this experiment has no text tower")
-        apply = _remat(partial(self._text.apply, train=False), self._memory.text_remat)
+        apply = _text_remat(partial(self._text.apply, train=False), self._memory.text_remat)
         output: TextOutput = apply(params, {}, texts.ids, texts.text >= 0, packed=texts)[0]
         return output
 
 
-def _remat(apply: Callable[..., Any], policy: str) -> Callable[..., Any]:
-    """`apply` whose backward pass keeps what the policy names and computes the rest of the forward pass again."""
+def _text_remat(apply: Callable[..., Any], policy: str) -> Callable[..., Any]:
+    """`apply` whose backward pass keeps the outputs of layers and computes the rest again, if that is the policy."""
     if policy == "none":
         return apply
-    kept = jax.checkpoint_policies.save_only_these_names(*KEPT_FOR_BACKWARD[policy])
-    return jax.checkpoint(apply, policy=kept)
+    return jax.checkpoint(apply, policy=jax.checkpoint_policies.save_only_these_names(BLOCK_OUTPUT))
 
 
 def build_towers(experiment: Experiment, vocab_size: int) -> Towers:

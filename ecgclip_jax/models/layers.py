@@ -92,7 +92,7 @@ class Conv1d(nnx.Module):
     def __call__(self, x: Float[Array, "batch time width_in"]) -> Float[Array, "batch steps width_out"]:
         """[batch, time, width_in] → [batch, ceil(time / stride), width_out]."""
         convolve = _thinned if self.kernel.shape[0] == 1 < self.stride else _convolved
-        return kept_as(CONVOLUTION_OUTPUT, convolve(self.stride, x, self.kernel[...].astype(x.dtype)))
+        return convolve(self.stride, x, self.kernel[...].astype(x.dtype))
 
 
 def _convolved(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 from flax import nnx
@@ -15,8 +16,9 @@ from jaxtyping import Array, Float
 
 from ecgclip_jax.contracts import EcgInput, EcgOutput, RowKeys
 from ecgclip_jax.models.batch_norm import BatchNorm, FoldedNorm, Norm, relu_of_norms
-from ecgclip_jax.models.layers import Conv1d, Linear
+from ecgclip_jax.models.layers import CONVOLUTION_OUTPUT, Conv1d, Linear, kept_as
 from ecgclip_jax.models.pooling import AttentionPool
+from ecgclip_jax.models.recompute import Maps, run_lean
 from ecgclip_jax.spec.encoders import ResNet1DSpec
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
@@ -60,16 +62,23 @@ class ResidualBlock(nnx.Module):
             self.shortcut_conv = Conv1d(width_in, width_out, 1, stride=stride, rngs=rngs)
             self.shortcut_norm = norm(width_out)
 
-    def __call__(self, x: Float[Array, "batch time width_in"], *, train: bool) -> Float[Array, "batch steps width_out"]:
-        """One step per `stride` steps of the input."""
+    def __call__(
+        self,
+        x: Float[Array, "batch time width_in"],
+        around: Float[Array, "batch time width_in"],
+        *,
+        train: bool,
+    ) -> Float[Array, "batch steps width_out"]:
+        """One step per `stride` steps of the input; `around` is the same input, of which the shortcut is made."""
         y, last = x, self.convolutions
         for number in range(1, last):
-            y = relu_of_norms([self._norm(number)], [self._conv(number)(y)], train=train)
+            convolved = kept_as(CONVOLUTION_OUTPUT, self._conv(number)(y))
+            y = relu_of_norms([self._norm(number)], [convolved], train=train)
         y = self._conv(last)(y)
         if self.has_shortcut:
-            narrow = self.shortcut_conv(x)
+            narrow = kept_as(CONVOLUTION_OUTPUT, self.shortcut_conv(around))
             return relu_of_norms([self._norm(last), self.shortcut_norm], [y, narrow], train=train)
-        return relu_of_norms([self._norm(last)], [y], x, train=train)
+        return relu_of_norms([self._norm(last)], [y], around, train=train)
 
     def _conv(self, number: int) -> Conv1d:
         conv: Conv1d = getattr(self, f"conv{number}")
@@ -100,11 +109,9 @@ class Stage(nnx.Module):
             setattr(self, f"block{number}", block)
             width_in = width * (4 if spec.depth >= 50 else 1)
 
-    def __call__(self, x: Float[Array, "batch time width_in"], *, train: bool) -> Float[Array, "batch steps width_out"]:
+    def parts(self) -> list[ResidualBlock]:
         """The blocks one after the other."""
-        for number in range(self.blocks):
-            x = getattr(self, f"block{number}")(x, train=train)
-        return x
+        return [getattr(self, f"block{number}") for number in range(self.blocks)]
 
 
 class ResNet1D(nnx.Module):
@@ -112,13 +119,24 @@ class ResNet1D(nnx.Module):
 
     As published, masks of the input are not used: missing leads and padding are zeros like any other.
     `EcgOutput.pooled` is [batch, pool_width] (or the trunk's width with mean pooling). `folded` towers take weights
-    from `models.folding`.
+    from `models.folding`. With `kept` the backward pass keeps of all blocks but the last only what has these names
+    (`layers.kept_as`), and what goes into them.
     """
 
-    def __init__(self, spec: ResNet1DSpec, *, leads: int, samples: int, rngs: nnx.Rngs, folded: bool = False) -> None:
+    def __init__(
+        self,
+        spec: ResNet1DSpec,
+        *,
+        leads: int,
+        samples: int,
+        rngs: nnx.Rngs,
+        folded: bool = False,
+        kept: tuple[str, ...] | None = None,
+    ) -> None:
         norm = FoldedNorm if folded else partial(BatchNorm, groups=spec.norm_groups, momentum=spec.norm_momentum)
         self.dtype = jnp.dtype(spec.dtype)
         self.pooling = spec.pooling
+        self.kept = kept
         self.stem = Conv1d(leads, spec.width, 7, stride=2, rngs=rngs)
         self.stem_norm = norm(spec.width)
         width_in = spec.width
@@ -143,10 +161,28 @@ class ResNet1D(nnx.Module):
 
     def trunk(self, signal: Float[Array, "batch time lead"], *, train: bool) -> Float[Array, "batch steps width"]:
         """The map before pooling, one step per 16 samples, in the tower's compute dtype."""
-        x = relu_of_norms([self.stem_norm], [self.stem(signal.astype(self.dtype))], train=train, forks=True)
-        for number in range(1, len(STAGE_STRIDES) + 1):
-            x = getattr(self, f"stage{number}")(x, train=train)
-        return x
+        stages = [getattr(self, f"stage{number}") for number in range(1, len(STAGE_STRIDES) + 1)]
+        first, *blocks = [block for stage in stages for block in stage.parts()]
+        *lean, last = [[self.stem, self.stem_norm, first], *([block] for block in blocks)]
+        run = partial(_run, train=train)
+        xs: Maps = (signal.astype(self.dtype),)
+        for part in lean:
+            xs = run(part, *xs) if self.kept is None or not train else run_lean(run, part, xs, self.kept)
+        return run(last, *xs)[0]
+
+
+def _run(part: list[Any], *xs: Float[Array, "batch _ _"], train: bool) -> Maps:
+    """A block, or the stem and the first one, whose output comes twice: each of its two readers has a gradient for it.
+
+    Left as one sum, that gradient would be stored before it is used.
+    """
+    *stem, block = part
+    if stem:
+        convolution, norm = stem
+        x = kept_as(CONVOLUTION_OUTPUT, convolution(*xs))
+        xs = (relu_of_norms([norm], [x], train=train, forks=True),) * 2
+    y = block(*xs, train=train)
+    return y, y
 
 
 def _mean_over_time(x: Float[Array, "batch time width"]) -> Float[Array, "batch width"]:

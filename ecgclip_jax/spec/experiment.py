@@ -124,8 +124,8 @@ class MemorySpec(Spec):
     micro_batches: int = Field(1, ge=1)
     """The towers see the global batch in so many parts (two passes, embeddings cached between); the loss sees all."""
     ecg_remat: Literal["none", "convolutions", "blocks"] = "none"
-    """What the backward pass keeps of the ECG tower: everything, outputs of convolutions and of residual blocks, or of
-    blocks alone."""
+    """What the backward pass keeps of the ECG tower: everything; outputs of residual blocks, and of their convolutions
+    but the last of each; or outputs of blocks alone."""
     text_remat: Literal["none", "layers"] = "none"
     """What the backward pass keeps of the text tower: everything, or outputs of layers."""
     packed_rows_per_text: float | None = Field(None, ge=1 / 64, le=1)
