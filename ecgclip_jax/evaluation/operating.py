@@ -1,8 +1,8 @@
 """Thresholds and temperature fitted on validation, stored with the model, and what they do on a test split.
 
-Only the logits of a linear probe have them: zero-shot similarities are no probabilities. The threshold of each label is
-the one of largest sensitivity + specificity - 1 (Youden; ours: it needs no target). One temperature serves all labels
-of a model, because a label of few validation positives cannot choose its own.
+Only logits have them, a linear probe's or a fine-tuned model's: zero-shot similarities are no probabilities. The
+threshold of each label is the one of largest sensitivity + specificity - 1 (Youden; ours: it needs no target). One
+temperature serves all labels of a model, because a label of few validation positives cannot choose its own.
 """
 
 from __future__ import annotations
@@ -20,12 +20,18 @@ from scipy.special import expit
 
 from ecgclip_jax.data.labels import Labels
 from ecgclip_jax.evaluation.results import Exclusion, ResultRow
-from ecgclip_jax.evaluation.row_columns import NO_ESTIMATE, estimate_columns, label_columns, row_identity
+from ecgclip_jax.evaluation.row_columns import (
+    NO_ESTIMATE,
+    estimate_columns,
+    label_columns,
+    macro_columns,
+    row_identity,
+)
 from ecgclip_jax.evaluation.scored import ClassCounts, Scored, TestSplit, class_counts
 from ecgclip_jax.evaluation.tasks import exclusions
 from ecgclip_jax.metrics import calibration
 from ecgclip_jax.metrics.intervals import Scale, corrected_interval
-from ecgclip_jax.metrics.resampling import bootstrap_sums
+from ecgclip_jax.metrics.resampling import bootstrap_sums, macro_draws
 from ecgclip_jax.metrics.thresholds import AtThreshold, Rule, at_threshold, fit_threshold, threshold_sums
 
 PROTOCOL: Final = "linear_probe"
@@ -46,7 +52,7 @@ SCALES: Final[Mapping[str, Scale]] = {
 
 @dataclass(frozen=True)
 class OperatingPoints:
-    """Of one model's probe; labels that validation could not define have no threshold."""
+    """Of one model; labels that validation could not define have no threshold."""
 
     temperature: float
     thresholds: Mapping[str, float]
@@ -54,11 +60,15 @@ class OperatingPoints:
 
 
 def fit_operating_points(
-    validation: Sequence[tuple[Labels, Sequence[Scored]]], rule: Rule = RULE, target: float = 0.9
+    validation: Sequence[tuple[Labels, Sequence[Scored]]],
+    rule: Rule = RULE,
+    target: float = 0.9,
+    weight: Float[np.ndarray, "records"] | None = None,
 ) -> dict[str, OperatingPoints]:
-    """Points of every arm from its probe's scores on the validation splits; never sees a test split.
+    """Points of every arm from its scores on the validation splits; never sees a test split.
 
-    `rule` and its `target` are those of `fit_threshold`.
+    `rule` and its `target` are those of `fit_threshold`; `weight` are sampling weights of all splits, one after the
+    other.
     """
     if not validation:
         return {}
@@ -71,11 +81,13 @@ def fit_operating_points(
         scores = np.concatenate([scored[index].scores for _, scored in validation]).astype(np.float64)
         usable = known & np.isfinite(scores)
         thresholds = {
-            concept: fit_threshold(positive[rows, label], scores[rows, label], rule, target)
+            concept: fit_threshold(
+                positive[rows, label], scores[rows, label], rule, target, None if weight is None else weight[rows]
+            )
             for label, (concept, rows) in enumerate(zip(concepts, usable.T, strict=True))
         }
         defined = {concept: t for concept, t in thresholds.items() if math.isfinite(t)}
-        points[first.arm.name] = OperatingPoints(calibration.fit_temperature(scores, positive, usable), defined)
+        points[first.arm.name] = OperatingPoints(calibration.fit_temperature(scores, positive, usable, weight), defined)
     return points
 
 
@@ -105,12 +117,25 @@ def save_operating_points(
 
 
 def operating_rows(
-    split: TestSplit, scored: Sequence[Scored], points: Mapping[str, OperatingPoints]
+    split: TestSplit,
+    scored: Sequence[Scored],
+    points: Mapping[str, OperatingPoints],
+    protocol: str = PROTOCOL,
+    *,
+    macro: bool = False,
 ) -> list[ResultRow]:
-    """Rows per label of every arm that has points: what its threshold does, and how true its probabilities are."""
+    """Rows per label of every arm that has points: what its threshold does, and how true its probabilities are.
+
+    Args:
+        split: what is scored against; with sampling weights every figure is weighted back to the source.
+        scored: of which those of `protocol` count, each arm once.
+        points: by name of the arm.
+        protocol: whose logits the points were fitted on.
+        macro: also means over the labels of each group.
+    """
     counts, rows = class_counts(split), list[ResultRow]()
     for own in scored:
-        if own.protocol != PROTOCOL or own.arm.name not in points:
+        if own.protocol != protocol or own.arm.name not in points:
             continue
         chosen, excluded = points[own.arm.name], dict(own.excluded) | exclusions(split.labels, split.min_positives)
         for concept in split.labels.concepts:
@@ -124,10 +149,11 @@ def operating_rows(
             replicates=split.replicates,
             seed=split.seed,
         )
-        measured = dict(zip([label.index for label in labels], zip(labels, sums, strict=True), strict=True))
+        measured = {label.index: label.figures(drawn) for label, drawn in zip(labels, sums, strict=True)}
         for index, concept in enumerate(split.labels.concepts):
-            figures = measured[index][0].figures(measured[index][1]) if index in measured else {}
-            rows += _rows(split, own, index, counts[index], figures, excluded.get(concept), chosen)
+            rows += _rows(split, own, index, counts[index], measured.get(index, {}), excluded.get(concept), chosen)
+        if macro:
+            rows += _macro_rows(split, own, counts, measured, excluded)
     return rows
 
 
@@ -161,6 +187,37 @@ def _rows(
         yield ResultRow(
             **columns | estimate | {"metric": metric, "chance": chance, "excluded": str(excluded) if excluded else ""}
         )
+
+
+def _macro_rows(
+    split: TestSplit,
+    own: Scored,
+    counts: Sequence[ClassCounts],
+    figures: Mapping[int, _Figures],
+    excluded: Mapping[str, Exclusion],
+) -> Iterator[ResultRow]:
+    """Means over the labels of each group; of each figure over those for which the data define it."""
+    concepts = split.labels.concepts
+    for group in dict.fromkeys(split.groups.values()):
+        members = [i for i, concept in enumerate(concepts) if split.groups[concept] == group]
+        for metric, scale in SCALES.items():
+            undefined = {
+                concepts[i]: Exclusion.NOT_DEFINED
+                for i in members
+                if i in figures and not math.isfinite(figures[i][metric][0])
+            }
+            gone = undefined | dict(excluded)
+            kept = [i for i in members if concepts[i] not in gone]
+            columns = row_identity(split, own.arm, None, own.protocol) | macro_columns(split, group, kept, counts, gone)
+            estimate, reason = dict(NO_ESTIMATE), str(Exclusion.FEW_LABELS)
+            if len(kept) >= split.macro_min_labels:
+                draws, incomplete = macro_draws(np.stack([figures[i][metric][1] for i in kept]))
+                value = float(np.mean([figures[i][metric][0] for i in kept]))
+                n_fewer = int(np.median([counts[i].n_fewer for i in kept]))
+                nearest = float(np.median([counts[i].nearest for i in kept]))
+                interval = corrected_interval(value, draws, n_fewer, scale=scale, nearest=nearest)
+                estimate, reason = estimate_columns(value, interval) | {"discarded_draws": incomplete}, ""
+            yield ResultRow(**columns | estimate | {"metric": metric, "excluded": reason})
 
 
 class _Label:

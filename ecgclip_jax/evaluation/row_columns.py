@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import numpy as np
+
+from ecgclip_jax.evaluation.results import Exclusion, reasons
 from ecgclip_jax.evaluation.scored import ALL_LABELS, Arm, ClassCounts, TestSplit
 from ecgclip_jax.metrics.intervals import Interval
 
@@ -55,6 +59,30 @@ def label_columns(split: TestSplit, label: int, counts: ClassCounts) -> dict[str
         "n_positives": counts.n_positives,
         "n_patients": counts.n_patients,
         "prevalence": counts.prevalence,
+    }
+
+
+def macro_columns(
+    split: TestSplit,
+    group: str,
+    kept: Sequence[int],
+    counts: Sequence[ClassCounts],
+    excluded: Mapping[str, Exclusion],
+) -> dict[str, Any]:
+    """The columns of a mean over the labels `kept` of a group (`all`: every label), and why others are not in it."""
+    concepts = split.labels.concepts
+    members = [i for i, concept in enumerate(concepts) if group in ("all", split.groups[concept])]
+    known = split.labels.known[:, members].any(axis=1)
+    sources = {split.label_source(concepts[i]) for i in members}
+    return {
+        "label": "macro",
+        "label_group": group,
+        "label_source": sources.pop() if len(sources) == 1 else "",
+        "n": int(known.sum()),
+        "n_patients": len(np.unique(split.patient[known])),
+        "n_labels": len(kept),
+        "prevalence": float(np.mean([counts[i].prevalence for i in kept])) if kept else math.nan,
+        "excluded_labels": reasons((concepts[i], str(excluded[concepts[i]])) for i in members if i not in kept),
     }
 
 

@@ -10,8 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from ecgclip_jax.evaluation.results import Exclusion, ResultRow, reasons
-from ecgclip_jax.evaluation.row_columns import NO_ESTIMATE, estimate_columns, label_columns, row_identity
+from ecgclip_jax.evaluation.results import Exclusion, ResultRow
+from ecgclip_jax.evaluation.row_columns import (
+    NO_ESTIMATE,
+    estimate_columns,
+    label_columns,
+    macro_columns,
+    row_identity,
+)
 from ecgclip_jax.evaluation.scored import ClassCounts, Scored, TestSplit, Wording, class_counts
 from ecgclip_jax.evaluation.tasks import exclusions
 from ecgclip_jax.metrics.intervals import Scale, corrected_interval, difference_interval, seed_interval
@@ -231,7 +237,6 @@ def _macro_row(
     concepts, metric = split.labels.concepts, METRICS[index]
     members = [i for i, c in enumerate(concepts) if group in ("all", split.groups[c])]
     kept = [i for i in members if concepts[i] not in excluded]
-    known = split.labels.known[:, members].any(axis=1)
     models = [m for m in (arm, other) if m]
     reason = ""
     if len(kept) < split.macro_min_labels:
@@ -246,19 +251,10 @@ def _macro_row(
         incomplete = max(share for _, share in means)
         interval = interval_columns(metric, [mean for mean, _ in means], n_fewer, nearest)
         estimate = interval | {"discarded_draws": incomplete}
-    prevalence = float(np.mean([counts[i].prevalence for i in kept])) if kept else math.nan
-    sources = {split.label_source(concepts[i]) for i in members}
-    columns = _identity(split, arm, other) | {
-        "label": "macro",
-        "label_group": group,
-        "label_source": sources.pop() if len(sources) == 1 else "",
+    columns = _identity(split, arm, other) | macro_columns(split, group, kept, counts, excluded)
+    columns |= {
         "metric": metric.name,
-        "n": int(known.sum()),
-        "n_patients": len(np.unique(split.patient[known])),
-        "n_labels": len(kept),
-        "prevalence": prevalence,
-        "chance": math.nan if other else prevalence if math.isnan(metric.chance) else metric.chance,
+        "chance": math.nan if other else columns["prevalence"] if math.isnan(metric.chance) else metric.chance,
         "excluded": reason,
-        "excluded_labels": reasons((concepts[i], str(excluded[concepts[i]])) for i in members if i not in kept),
     }
     return ResultRow(**columns | estimate)

@@ -105,7 +105,7 @@ def _draws(rows: pd.DataFrame) -> str:
     return "one fit" if n == 1 else f"mean of {n} draws"
 
 
-def macro_cell(row: Row) -> str:
+def macro_cell(row: Row, digits: int = 3) -> str:
     """A row's value with its interval below, or why there is none."""
     excluded, compared = row.excluded, row.compared_with
     if excluded == Exclusion.FEW_LABELS:
@@ -113,7 +113,7 @@ def macro_cell(row: Row) -> str:
     if excluded:
         return excluded.replace("_", " ")
     value, low, high = row.value, row.ci_low, row.ci_high
-    return with_interval(value, low, high, form="+.3f" if compared else ".3f", between="\n")
+    return with_interval(value, low, high, form=f"{'+' if compared else ''}.{digits}f", between="\n")
 
 
 def narrow_cell(row: Row) -> str:

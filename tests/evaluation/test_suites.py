@@ -112,6 +112,19 @@ def test_sampling_weights_lead_back_to_the_source(monkeypatch: pytest.MonkeyPatc
     )  # fmt: skip
     assert row.value == pytest.approx(average_precision_score(truth, scores, sample_weight=weight))
     assert row.prevalence == pytest.approx((weight * truth).sum() / weight.sum())
+    stored = json.loads((tmp_path / "evaluation" / "tiny" / f"operating_points-{COHORT}.json").read_text())
+    threshold = stored["models"]["pre-trained, linear_probe"]["thresholds"]["atrial_fibrillation"]
+    called = weight * (scores.astype(np.float32) >= np.float32(threshold))
+    asked = {"label": "atrial_fibrillation", "protocol": "linear_probe", "model": "pre-trained", "split": "internal"}
+    found = {r.metric: r.value for r in results.find(**asked, label_fraction=1.0)}
+    assert found["ppv"] == pytest.approx((called * truth).sum() / called.sum())
+    assert found["alerts_per_1000"] == pytest.approx(1000 * called.sum() / weight.sum())
+    assert found["sensitivity_at_specificity_0.9"] > 0.5
+    mean = macro(results, "report", metric="brier")
+    each = [r.value for r in results.find(**asked | {"label": "sinus_bradycardia"}, metric="brier")]
+    assert mean.n_labels == 3
+    assert mean.ci_low < mean.value < mean.ci_high
+    assert 0 < each[0] < 0.25
 
 
 def test_a_stopped_suite_goes_on_and_test_labels_reach_no_fit(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

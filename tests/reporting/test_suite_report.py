@@ -29,6 +29,7 @@ from ecgclip_jax.reporting.suite_claims import claims_section
 from ecgclip_jax.reporting.suite_curves import _points, stored_tests
 from ecgclip_jax.reporting.suite_figures import claim_forest, label_curves, task_forest
 from ecgclip_jax.reporting.suite_nulls import null_section
+from ecgclip_jax.reporting.suite_operating import operating_section
 from ecgclip_jax.reporting.suite_page import write_suite_report
 from ecgclip_jax.reporting.suite_rows import SuiteTable, headline, suite_table
 from ecgclip_jax.reporting.suite_sections import outside_sections
@@ -238,6 +239,27 @@ def test_null_worlds_say_what_was_predicted_and_what_came_out(table: SuiteTable,
     assert stored[0]["findings"][0]["value"] is None
     none = judge_nulls(SPEC.null_worlds[1:2], [r for r in null_rows() if r.split != "inside"], "sentences")
     assert none[0].n_holding == 0, "without a figure inside nothing breaks outside"
+
+
+def test_operating_points_stand_per_model_and_per_task_of_the_run(tmp_path: Path) -> None:
+    probe = {"protocol": "linear_probe", "value": 0.2, "ci_low": 0.1, "ci_high": 0.3}
+    task = {"label": "atrial_fibrillation", "n_labels": None}
+    found = [
+        row(**probe, metric="ppv"),
+        row(**probe | {"value": 80.44}, metric="alerts_per_1000"),
+        row(**probe, metric="ppv", model="untrained seed 0"),
+        row(**probe | task, metric="ppv"),
+        row(**probe | task | {"value": -0.5}, metric="calibration_intercept"),
+        row(**probe | task | {"label": "pericarditis", "value": NAN}, metric="ppv", excluded="few_test_positives"),
+        row(**probe | {"split": "birch"}, metric="ppv"),
+    ]
+    (section,) = operating_section(suite_table(save(tmp_path, found), SPEC))
+    means, tasks = section.blocks
+    assert [line[0] for line in means.rows] == [f"{PRETRAINED}, linear probe", "untrained seed 0, linear probe"]
+    assert means.rows[0][3:5] == ["0.200\n(0.100–0.300)", "80.4\n(0.1–0.3)"]
+    assert [line[0] for line in tasks.rows] == ["Atrial fibrillation"]
+    assert tasks.rows[0][3] == "0.200"
+    assert tasks.rows[0][-1] == "−0.500"
 
 
 def test_verdicts_come_first_and_figures_hold_their_findings() -> None:

@@ -26,6 +26,7 @@ from ecgclip_jax.evaluation.suites.fitting import Job, fit_boosting, neighbour_j
 from ecgclip_jax.evaluation.suites.guards import hospital_rows
 from ecgclip_jax.evaluation.suites.maps import save_map
 from ecgclip_jax.evaluation.suites.opening import OpenSet, SuiteSplit
+from ecgclip_jax.evaluation.suites.operating_points import Deployed
 from ecgclip_jax.evaluation.suites.released import best_test_epoch
 from ecgclip_jax.evaluation.suites.side_by_side import fitted_in_turn, tunings_at_once
 from ecgclip_jax.evaluation.suites.splits import test_split
@@ -70,12 +71,13 @@ def score_set(suite: Suite, opened: OpenSet, *, is_null: bool) -> SetScores:
     if "zero_shot" in spec.protocols:
         with suite.stage("zero-shot"):
             scored |= zero_shot(opened, encoders, arrays, suite.prompts)
-    advance = suite.bar(f"fit {opened.name}", len(jobs))
+    advance, deployed = suite.bar(f"fit {opened.name}", len(jobs)), Deployed.of(opened, tuple(twins))
     for protocol, group in groupby(jobs, key=attrgetter("protocol")):
         own = list(group)
         with suite.stage(protocol.replace("_", " ")):
             fits = fitted_in_turn(protocol, own, opened, suite.store, plan, at_once)
             for job, fitted in zip(own, fits, strict=True):
+                deployed.learn(job, fitted)
                 for test in opened.tests:
                     scored[test.name].append(fitted.scored(job.arm, job.protocol, job.draw, test))
                     scored[test.name] += best_test_epoch(job, fitted, test)
@@ -93,6 +95,10 @@ def score_set(suite: Suite, opened: OpenSet, *, is_null: bool) -> SetScores:
     with suite.stage("numbers, survival and hospitals"):
         rows = hospital_rows(suite.spec, opened, arrays, arms, suite.access)
         rows += beside_rows(opened, [test.split for test in found], arrays, arms, suite.spec.beside, suite.warnings)
+    if not is_null:
+        with suite.stage("operating points"):
+            rows += deployed.rows(found)
+            deployed.save(suite.folder)
     return SetScores(tuple(found), tuple(rows))
 
 
