@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Final, NamedTuple, get_args
@@ -24,11 +24,12 @@ METRICS: Final = {
 PROTOCOLS: Final = {
     "zero_shot": "zero-shot",
     "linear_probe": "linear probe",
+    "linear_probe_best_test_epoch": "linear probe, epoch CHOSEN ON THE TEST as released",
     "fine_tune": "fine-tuned",
     "tabular": "table of age, sex, rate, intervals, axis",
     "oracle": "all hidden severities known",
 }
-FITTED: Final = ("linear_probe", "fine_tune")
+FITTED: Final = ("linear_probe", "linear_probe_best_test_epoch", "fine_tune")
 """Protocols that learn from a fraction of the labels."""
 ORACLE = "oracle ceiling"
 
@@ -91,6 +92,8 @@ class SuiteTable:
     rows: pd.DataFrame
     """Those about everybody."""
     subgroups: pd.DataFrame
+    wordings: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """Zero-shot about everybody, under every set of prompts; `rows` hold the headline set's alone."""
 
     @cached_property
     def real_sets(self) -> dict[str, CohortSet]:
@@ -124,8 +127,9 @@ def suite_table(folder: Path, spec: SuiteSpec) -> SuiteTable:
     homes = {(test.sources[0].cohort, test.name): own.name for own in sets for test in own.tests}
     rows["home"] = [homes.get(key, "") for key in zip(rows["cohort"], rows["split"], strict=True)]
     rows["subgroup"] = rows.get("subgroup", "")
-    everybody = rows["subgroup"] == ""
-    return SuiteTable(spec, rows[everybody], rows[~everybody])
+    everybody, words = rows["subgroup"] == "", rows["prompt_set"]
+    headline_words = words.isin(("", spec.prompt_sets[0]))
+    return SuiteTable(spec, rows[everybody & headline_words], rows[~everybody], rows[everybody & (words != "")])
 
 
 def levels(rows: pd.DataFrame, metric: str, *, macro: bool) -> pd.DataFrame:
@@ -135,11 +139,18 @@ def levels(rows: pd.DataFrame, metric: str, *, macro: bool) -> pd.DataFrame:
 
 
 def headline(rows: pd.DataFrame) -> str:
-    """How many of the 89 tasks have a figure, on real data and on synthetic."""
+    """How many of the 89 tasks have a figure, on real data and on synthetic, and how many classes of label sets."""
     scored = rows[(rows["label"] != "macro") & (rows["compared_with"] == "") & rows["value"].notna()]
-    scored = scored[(scored["model"] != ORACLE) & scored["label"].isin({task.name for task in the_89()})]
-    real, synthetic = (scored[scored["synthetic"] == kind]["label"].nunique() for kind in (False, True))
-    return f"{real} of 89 tasks were evaluated on real data, {synthetic} on SYNTHETIC data."
+    scored = scored[(scored["model"] != ORACLE) & scored["label_group"].isin(get_args(LabelSource))]
+    ours = scored["label"].isin({task.name for task in the_89()})
+    real, synthetic = (scored[ours & (scored["synthetic"] == kind)]["label"].nunique() for kind in (False, True))
+    counted = f"{real} of 89 tasks were evaluated on real data, {synthetic} on SYNTHETIC data."
+    classes = scored[~ours & ~scored["label"].isin(tasks())].drop_duplicates(["home", "label"])
+    if classes.empty:
+        return counted
+    sets = classes["home"].nunique()
+    own = f"{len(classes)} classes of {sets} published label {'set' if sets == 1 else 'sets'} were evaluated."
+    return own if real + synthetic == 0 else f"{own} {counted}"
 
 
 def main_fit(rows: pd.DataFrame) -> tuple[str, float]:

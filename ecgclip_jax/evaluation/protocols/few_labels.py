@@ -35,11 +35,17 @@ RELEASED_SEED = 42
 def record_draws(records: int, fractions: Sequence[float]) -> list[LabelDraw]:
     """As released: one draw of single records per fraction, by scikit-learn's `train_test_split` as MERL calls it.
 
+    One record at least, where MERL's would fail.
+
     Which records it gives depends on their order, which is that of the prepared cohort and not of anyone's files.
     """
     everyone = np.arange(records, dtype=np.int64)
     return [
-        LabelDraw(f, 0, np.sort(train_test_split(everyone, train_size=f, random_state=RELEASED_SEED)[0]))
+        LabelDraw(
+            f,
+            0,
+            np.sort(train_test_split(everyone, train_size=max(1, int(f * records)), random_state=RELEASED_SEED)[0]),
+        )
         for f in fractions
     ]
 

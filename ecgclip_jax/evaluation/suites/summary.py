@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import get_args
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ecgclip_jax.evaluation.registry import LabelSource, tasks, the_89
 from ecgclip_jax.evaluation.results import Exclusion, ResultRow
 from ecgclip_jax.evaluation.suites.claims import Finding, Verdict
 from ecgclip_jax.evaluation.suites.nulls import NullVerdict
+from ecgclip_jax.evaluation.suites.released import BEST_TEST_EPOCH
 from ecgclip_jax.evaluation.suites.runner import SuiteOutcome
 from ecgclip_jax.spec.suites import PRETRAINED, SuiteSpec
 
 FIGURE = "average_precision"
-_ORDER = ("zero_shot", "nearest_neighbours", "linear_probe", "fine_tune", "tabular", "oracle")
+_ORDER = ("zero_shot", "nearest_neighbours", "linear_probe", BEST_TEST_EPOCH, "fine_tune", "tabular", "oracle")
 
 
 def suite_summary(spec: SuiteSpec, outcome: SuiteOutcome) -> RenderableType:
@@ -38,12 +41,15 @@ def suite_summary(spec: SuiteSpec, outcome: SuiteOutcome) -> RenderableType:
 
 
 def _headline(rows: Sequence[ResultRow]) -> str:
-    """How many tasks were scored, on real data and on synthetic."""
-    scored = {
-        synthetic: {r.label for r in rows if r.label != "macro" and r.synthetic is synthetic and math.isfinite(r.value)}
-        for synthetic in (False, True)
-    }
-    return f"{len(scored[False])} of 89 tasks scored on real data, {len(scored[True])} on SYNTHETIC data"
+    """How many tasks were scored, on real data and on synthetic, and how many classes of published label sets."""
+    finite = [
+        r for r in rows if r.label != "macro" and math.isfinite(r.value) and r.label_group in get_args(LabelSource)
+    ]
+    ours = {task.name for task in the_89()}
+    real, synthetic = (len({r.label for r in finite if r.label in ours and r.synthetic is s}) for s in (False, True))
+    classes = len({(r.split, r.label) for r in finite if r.label not in tasks()})
+    counted = f"{real} of 89 tasks scored on real data, {synthetic} on SYNTHETIC data"
+    return f"{classes} classes of published label sets scored; {counted}" if classes else counted
 
 
 def _table(rows: Sequence[ResultRow], cohort: str, source: str) -> Table:
