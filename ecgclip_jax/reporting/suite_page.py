@@ -10,6 +10,7 @@ from ecgclip_jax.reporting.model_card import card_sections
 from ecgclip_jax.reporting.suite_claims import claims_section
 from ecgclip_jax.reporting.suite_curves import curve_sections, few_labels_section, stored_tests
 from ecgclip_jax.reporting.suite_nulls import null_section
+from ecgclip_jax.reporting.suite_operating import operating_section
 from ecgclip_jax.reporting.suite_records import error_sections, map_sections
 from ecgclip_jax.reporting.suite_rows import SuiteTable, headline, suite_table
 from ecgclip_jax.reporting.suite_sections import (
@@ -50,6 +51,7 @@ def write_suite_report(run: Path, folder: Path, spec: SuiteSpec, outcome: SuiteO
         heat_section(table),
         *outside_sections(table),
         *curve_sections(table, tests),
+        *operating_section(table),
         *ceiling_section(table),
         *subgroup_section(table),
         *hospital_section(table),
