@@ -189,12 +189,14 @@ def _newton(
         logit = at @ design + offset
         return float(weight @ (np.logaddexp(0.0, logit) - positive * logit))
 
+    if not np.isfinite(offset).all():  # logits over a temperature that validation could not define
+        return nothing
     value = loss(theta)
     for _ in range(MAX_NEWTON_STEPS):
         probability = expit(theta @ design + offset)
         gradient = design @ (weight * (probability - positive))
         curvature = (design * (weight * probability * (1 - probability))) @ design.T
-        if not np.linalg.cond(curvature) < 1e12:  # also where it is not finite
+        if not np.isfinite(curvature).all() or not np.linalg.cond(curvature) < 1e12:
             return nothing
         step = np.linalg.solve(curvature, gradient)
         after = loss(theta - step)

@@ -56,6 +56,9 @@ def test_no_finite_optimum_is_undefined() -> None:
     assert all(map(math.isnan, calibration.fit_recalibration(logit, np.zeros(40, bool))))
     assert all(map(math.isnan, calibration.fit_recalibration(np.zeros(40), logit > 0)))
     assert math.isnan(calibration.calibration_intercept(logit, np.ones(40, bool)))
+    undefined = logit * math.nan  # over a temperature that validation could not define
+    assert math.isnan(calibration.calibration_intercept(undefined, np.arange(40) < 9))
+    assert math.isnan(calibration.fit_recalibration(undefined, np.arange(40) < 9).slope)
     known = np.ones((40, 1), bool)
     assert math.isnan(calibration.fit_temperature(logit[:, None], (logit < 0)[:, None], known))
 
