@@ -78,7 +78,7 @@ def merl6() -> SuiteSpec:
         macro_min_labels=5,
         remarks=(
             "merl6: CPSC2018 and CSN are split as they were prepared; MERL's split is had by preparing them with lists "
-            "of its csv files' record ids",
+            "of its csv files' record ids (--splits-from)",
             "merl6: the prompts that MERL published are not shipped; --prompts CKEPE_prompt.json asks with them too",
         ),
     )
