@@ -56,7 +56,8 @@ def _table(rows: Sequence[ResultRow], cohort: str, source: str) -> Table:
     kind = "SYNTHETIC · " if rows and rows[0].synthetic else ""
     splits = list(dict.fromkeys(r.split for r in rows))
     table = Table(
-        title=f"{kind}{cohort} · labels: {source} · macro average precision of n labels", title_justify="left"
+        title=f"{kind}{cohort} · labels: {source} · macro average precision of n labels; spread: over wordings",
+        title_justify="left",
     )
     table.add_column("protocol, labels used")
     table.add_column("model")
@@ -79,7 +80,7 @@ def _cell(row: ResultRow) -> str:
         return f"{row.n_labels} labels"
     if math.isnan(row.value):
         return row.excluded.replace("_", " ") or "undefined"
-    words = "" if math.isnan(row.prompt_spread) else f"\nspread over wordings {row.prompt_spread:.3f}"
+    words = "" if math.isnan(row.prompt_spread) else f"\nspread {row.prompt_spread:.3f}"
     return f"{row.value:.3f} ({row.n_labels})\n{row.ci_low:.3f}–{row.ci_high:.3f}{words}"
 
 
