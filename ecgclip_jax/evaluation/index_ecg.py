@@ -22,6 +22,12 @@ class EchoWindow:
     days: float = 30.0
     side: Literal["ecg_before_echo", "ecg_after_echo"] = "ecg_before_echo"
 
+    @property
+    def name(self) -> str:
+        """As tables have it."""
+        side = "before" if self.side == "ecg_before_echo" else "after"
+        return f"{self.days:g} {'day' if self.days == 1 else 'days'} {side} the echo"
+
     def holds(self, gap_days: Float[np.ndarray, " records"]) -> Bool[np.ndarray, " records"]:
         """Whether echo minus ECG lies in the window; never where there was no echo."""
         if self.side == "ecg_before_echo":

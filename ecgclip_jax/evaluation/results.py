@@ -99,6 +99,10 @@ class ResultRow:
     """Of zero-shot: the wordings that asked; a suite scores each row under several sets, the headline one first."""
     prompt_spread: float = math.nan
     """Of the headline set's row: highest minus lowest value over all sets that score the same labels."""
+    axis: str = ""
+    """What a suite changed for this row: leads, rate_hz or index_ecg; empty: nothing."""
+    setting: str = ""
+    """To what it was changed."""
 
 
 _ARROW = {"str": pa.string(), "float": pa.float64(), "bool": pa.bool_(), "int": pa.int64(), "int | None": pa.int64()}

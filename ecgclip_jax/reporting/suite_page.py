@@ -7,6 +7,7 @@ from pathlib import Path
 from ecgclip_jax.evaluation.suites.runner import SuiteOutcome
 from ecgclip_jax.reporting.html import render
 from ecgclip_jax.reporting.model_card import card_sections
+from ecgclip_jax.reporting.suite_axes import axis_sections
 from ecgclip_jax.reporting.suite_claims import claims_section
 from ecgclip_jax.reporting.suite_curves import curve_sections, few_labels_section, stored_tests
 from ecgclip_jax.reporting.suite_nulls import null_section
@@ -53,6 +54,7 @@ def write_suite_report(run: Path, folder: Path, spec: SuiteSpec, outcome: SuiteO
         *curve_sections(table, tests),
         *operating_section(table),
         *ceiling_section(table),
+        *axis_sections(table),
         *subgroup_section(table),
         *hospital_section(table),
         *map_sections(table, folder),

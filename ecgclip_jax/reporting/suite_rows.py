@@ -63,6 +63,8 @@ class Row(NamedTuple):
     """Empty: everybody."""
     home: str
     """Set of cohorts that the test belongs to."""
+    axis: str
+    setting: str
 
 
 def records(rows: pd.DataFrame) -> list[Row]:
@@ -94,6 +96,8 @@ class SuiteTable:
     subgroups: pd.DataFrame
     wordings: pd.DataFrame = field(default_factory=pd.DataFrame)
     """Zero-shot about everybody, under every set of prompts; `rows` hold the headline set's alone."""
+    axes: pd.DataFrame = field(default_factory=pd.DataFrame)
+    """Of the run with one thing of the suite changed; in no other table."""
 
     @cached_property
     def real_sets(self) -> dict[str, CohortSet]:
@@ -127,9 +131,10 @@ def suite_table(folder: Path, spec: SuiteSpec) -> SuiteTable:
     homes = {(test.sources[0].cohort, test.name): own.name for own in sets for test in own.tests}
     rows["home"] = [homes.get(key, "") for key in zip(rows["cohort"], rows["split"], strict=True)]
     rows["subgroup"] = rows.get("subgroup", "")
+    axes, rows = rows[rows["axis"] != ""], rows[rows["axis"] == ""]
     everybody, words = rows["subgroup"] == "", rows["prompt_set"]
     headline_words = words.isin(("", spec.prompt_sets[0]))
-    return SuiteTable(spec, rows[everybody & headline_words], rows[~everybody], rows[everybody & (words != "")])
+    return SuiteTable(spec, rows[everybody & headline_words], rows[~everybody], rows[everybody & (words != "")], axes)
 
 
 def levels(rows: pd.DataFrame, metric: str, *, macro: bool) -> pd.DataFrame:

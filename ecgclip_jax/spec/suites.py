@@ -9,10 +9,14 @@ from pydantic import Field, model_validator
 from ecgclip_jax.spec.base import Spec
 from ecgclip_jax.spec.evaluation import FinetuneSpec, GradientProbeSpec, LogisticProbeSpec
 from ecgclip_jax.spec.experiment import Source
-from ecgclip_jax.spec.signal import LeadName
+from ecgclip_jax.spec.signal import STORED_RATE_HZ, LeadName
 
 SuiteProtocol = Literal["zero_shot", "linear_probe", "nearest_neighbours", "fine_tune"]
 ArmRole = Literal["ladder", "baseline", "null"]
+LeadSubset = Literal["12 leads", "8 leads", "6 leads", "3 leads", "2 leads", "1 lead"]
+"""Which leads these are stands in `evaluation/protocols/lead_subsets.py`."""
+Axis = Literal["leads", "rate_hz", "index_ecg"]
+"""What a suite changes one setting at a time."""
 PRETRAINED = "pre-trained"
 SCRATCH = "from random initialisation"
 """The same encoder with the same recipe, its weights random at the start."""
@@ -36,6 +40,8 @@ class InputChange(Spec):
     """Seconds from the start that stay; what follows is 0 µV."""
     stretched_s: float = Field(10.0, gt=0, le=10)
     """As released only: seconds from the start that are stretched over the whole ten."""
+    rate_hz: float = Field(STORED_RATE_HZ, gt=0, le=STORED_RATE_HZ)
+    """Sampled down to it, and up again."""
 
     @property
     def name(self) -> str:
@@ -43,6 +49,7 @@ class InputChange(Spec):
         words = ["leads " + " ".join(self.leads)] if self.leads else []
         words += [f"first {self.kept_s:g} s"] if self.kept_s < 10 else []
         words += [f"first {self.stretched_s:g} s stretched"] if self.stretched_s < 10 else []
+        words += [f"{self.rate_hz:g} Hz"] if self.rate_hz < STORED_RATE_HZ else []
         return ", ".join(words)
 
 
@@ -170,6 +177,12 @@ class SuiteSpec(Spec):
     claims: tuple[Claim, ...] = ()
     beside: tuple[Literal["age", "ejection_fraction", "survival"], ...] = ("age", "ejection_fraction", "survival")
     """Numbers, and the time to an event, that stand beside the tasks."""
+    lead_subsets: tuple[LeadSubset, ...] = ()
+    """The run's encoder is asked and probed again with these leads alone, the others missing."""
+    rates_hz: tuple[float, ...] = ()
+    """The same with the stored ECGs sampled down to a rate and up again."""
+    echo_windows: bool = False
+    """The same with the ECGs that other windows than 30 days before the echo choose (1, 90, 365 days, and after)."""
     without_normalisation: bool = False
     """As released only: every model is given millivolts, whatever it was trained on."""
     without_data: tuple[NoData, ...] = ()

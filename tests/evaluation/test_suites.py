@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -15,15 +17,17 @@ from suite_world import COHORT, ECG_TASKS, TASKS, SuiteFake, make_split, make_su
 
 from ecgclip_jax.data.sources import CohortSplit
 from ecgclip_jax.evaluation.embedding_map import NO_LABEL
+from ecgclip_jax.evaluation.index_ecg import SENSITIVITY_WINDOWS
+from ecgclip_jax.evaluation.protocols.lead_subsets import LEAD_SUBSETS
 from ecgclip_jax.evaluation.results import ResultRow, Results
-from ecgclip_jax.evaluation.suites import maps, opening
+from ecgclip_jax.evaluation.suites import maps, opening, runner
 from ecgclip_jax.evaluation.suites.context import SuiteModels
 from ecgclip_jax.evaluation.suites.named import SUITES, suite
 from ecgclip_jax.evaluation.suites.runner import SuiteOutcome, run_suite
 from ecgclip_jax.evaluation.suites.summary import suite_summary
 from ecgclip_jax.evaluation.tasks import EvaluationError
 from ecgclip_jax.spec.experiment import Source
-from ecgclip_jax.spec.suites import Claim, SuiteSpec, TestCohort
+from ecgclip_jax.spec.suites import Claim, LeadSubset, SuiteSpec, TestCohort
 
 
 def run(
@@ -40,7 +44,7 @@ def run(
 
 def macro(results: Results, source: str, **conditions: Any) -> ResultRow:
     asked = {"label": "macro", "metric": "auroc", "protocol": "linear_probe", "model": "pre-trained", "subgroup": ""}
-    asked |= {"label_fraction": 1.0, "split": "internal", "label_group": source} | conditions
+    asked |= {"label_fraction": 1.0, "split": "internal", "label_group": source, "axis": ""} | conditions
     (row,) = results.find(**asked)
     return row
 
@@ -244,6 +248,34 @@ def test_claims_hold_where_they_are_true_and_only_there(monkeypatch: pytest.Monk
     assert verdicts["missing"].findings[0].reason
     stored = json.loads((tmp_path / "evaluation" / "tiny" / "claims.json").read_text())
     assert [c["holds"] for c in stored] == [True, False, True, False]
+
+
+def test_one_thing_is_changed_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The fake reads five samples of lead I: it needs no other lead, but the rate; one patient's echo is far away."""
+    world = make_world()
+    table = world["test"].table
+    values = table.column("measurement_values").to_pylist()
+    values[0][2] = 200.0
+    name = "measurement_values"
+    column, field = table.schema.get_field_index(name), table.schema.field(name)
+    world["test"] = replace(world["test"], table=table.set_column(column, field, [pa.array(values, field.type)]))
+    monkeypatch.setattr(runner, "SENSITIVITY_WINDOWS", SENSITIVITY_WINDOWS[2:3])
+    spec = make_suite(
+        lead_subsets=("12 leads", "1 lead"), rates_hz=(50.0, 500.0), echo_windows=True, bootstrap_replicates=20,
+        fractions=(1.0,), draws=1, untrained_seeds=0, protocols=("linear_probe",), map_records=0,
+    )  # fmt: skip
+    results = run(monkeypatch, tmp_path, world, spec).results
+    assert {(r.axis, r.setting) for r in results.rows} == {
+        ("", ""), ("leads", "1 lead"), ("rate_hz", "50 Hz"), ("index_ecg", "365 days before the echo"),
+    }  # fmt: skip
+    usual = macro(results, "report", axis="")
+    assert macro(results, "report", axis="leads").value == usual.value
+    assert macro(results, "report", axis="rate_hz").value < usual.value - 0.1
+    asked = {"label": "pulmonary_hypertension", "split": "internal", "metric": "auroc", "model": "pre-trained"}
+    counts = {r.setting: r.n for r in results.find(**asked, protocol="linear_probe", label_fraction=1.0)}
+    assert (counts[""], counts["365 days before the echo"]) == (199, 200)
+    assert not results.find(label="sinus_bradycardia", axis="index_ecg")
+    assert set(LEAD_SUBSETS) == set(get_args(LeadSubset))
 
 
 @pytest.mark.parametrize("name", sorted(SUITES))

@@ -1,12 +1,14 @@
-"""A cohort's ECGs as a protocol shows them: fewer leads, a part of the time, or stretched."""
+"""A cohort's ECGs as a protocol shows them: fewer leads, a part of the time, stretched, or at a lower rate."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 from jaxtyping import Int16
+from scipy.signal import resample_poly
 
 from ecgclip_jax.data.sources import CohortSplit, WaveformReader
 from ecgclip_jax.evaluation.protocols.lead_subsets import only_leads
@@ -39,13 +41,25 @@ def changed(split: CohortSplit, change: InputChange) -> CohortSplit:
 def change_ecg(
     ecg_uv: Int16[np.ndarray, "records 5000 12"], change: InputChange
 ) -> Int16[np.ndarray, "records 5000 12"]:
-    """A copy of stored ECGs with the change made: stretched by linear interpolation, then cut off, then less leads."""
+    """A copy with the change made: stretched by linear interpolation, sampled at the rate, cut off, with less leads."""
     made = ecg_uv.copy()
     if change.stretched_s < STORED_SAMPLES / STORED_RATE_HZ:
         made = _stretched(made, change.stretched_s * STORED_RATE_HZ / STORED_SAMPLES)
+    if change.rate_hz < STORED_RATE_HZ:
+        made = _at_rate(made, change.rate_hz)
     beyond = round(change.kept_s * STORED_RATE_HZ)
     made[:, beyond:] = np.where(made[:, beyond:] == MISSING_UV, np.int16(MISSING_UV), np.int16(0))
     return only_leads(made, change.leads) if change.leads else made
+
+
+def _at_rate(ecg_uv: Int16[np.ndarray, "records 5000 12"], rate_hz: float) -> Int16[np.ndarray, "records 5000 12"]:
+    """Sampled down, behind the low-pass that this takes, and up again; a gap is 0 µV to the filter and stays a gap."""
+    missing, ratio = ecg_uv == MISSING_UV, Fraction(rate_hz / STORED_RATE_HZ).limit_denominator(STORED_SAMPLES)
+    low = resample_poly(
+        np.where(missing, 0, ecg_uv).astype(np.float32), ratio.numerator, ratio.denominator, axis=1, padtype="line"
+    )
+    back = resample_poly(low, ratio.denominator, ratio.numerator, axis=1, padtype="line")[:, :STORED_SAMPLES]
+    return np.where(missing, MISSING_UV, np.clip(np.rint(back), -32767, 32767)).astype(np.int16)
 
 
 def _stretched(ecg_uv: Int16[np.ndarray, "records 5000 12"], share: float) -> Int16[np.ndarray, "records 5000 12"]:

@@ -151,6 +151,7 @@ def ecgclip89_small() -> SuiteSpec:
         experiment="ecgclip89_synthetic",
         arms=(*LADDER, *BASELINES),
         null_worlds=NULL_WORLDS,
+        lead_subsets=("6 leads", "1 lead"),
         claims=CLAIMS,
     )
 
@@ -164,6 +165,9 @@ def ecgclip89() -> SuiteSpec:
             "summary": "89 tasks, full fine-tuning, on the synthetic hospitals and, apart from them, on real cohorts",
             "cohorts": (hospitals(), real_cohorts()),
             "fine_tuning": FinetuneSpec(epochs=20, min_steps=400),
+            "lead_subsets": ("8 leads", "6 leads", "3 leads", "2 leads", "1 lead"),
+            "rates_hz": (250.0, 125.0, 100.0),
+            "echo_windows": True,
         }
     )
 

@@ -79,7 +79,8 @@ def _row(world: NullWorld, test: TestCohort, rows: Sequence[ResultRow], headline
     found = (
         row
         for row in rows
-        if row.metric == "auroc" and not row.compared_with and not row.subgroup and row.label_fraction == ALL_LABELS
+        if row.metric == "auroc" and not row.compared_with and row.label_fraction == ALL_LABELS
+        if not row.subgroup and not row.axis
         if row.split == place[1] and row.cohort in place[0] and row.prompt_set in ("", headline)
         if (row.model, row.protocol, row.label, row.label_group) == what
     )

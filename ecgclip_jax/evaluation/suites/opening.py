@@ -15,6 +15,7 @@ from ecgclip_jax.data.labels import Labels
 from ecgclip_jax.data.sources import CohortError, CohortSplit, NoSuchSplitError, open_cohort
 from ecgclip_jax.evaluation.class_labels import class_labels, label_set_of
 from ecgclip_jax.evaluation.embedding import array_key
+from ecgclip_jax.evaluation.index_ecg import DEFAULT_WINDOW, EchoWindow
 from ecgclip_jax.evaluation.registry import CohortAvailability, tasks, the_89
 from ecgclip_jax.evaluation.selection import Overlapping, choose_rows
 from ecgclip_jax.evaluation.suites.changed_input import changed
@@ -120,17 +121,19 @@ def open_set(
     exposure: str | Path | None,
     on_overlap: Overlapping,
     warnings: list[str],
+    window: EchoWindow = DEFAULT_WINDOW,
 ) -> OpenSet | str:
     """Opens what is prepared; a reason instead if nothing can be learnt or tested inside.
 
-    Training and validation keep every first window of which a task is known; a test keeps index ECGs.
+    Training and validation keep every first window of which a task is known; a test keeps index ECGs, of an echo those
+    that `window` lets stand for it.
 
     Raises:
         EvaluationError: a patient in two roles, or overlap with pre-training if that is to be refused.
     """
 
     try:
-        asked = _asked(data_dir, cohorts, names)
+        asked = _asked(data_dir, cohorts, names, window)
         opener = _Opener(Path(data_dir), asked, cohorts.input, exposure, on_overlap, warnings)
         train = opener.learning("train", cohorts.train)
         validation = opener.learning("validation", cohorts.validation)
@@ -164,7 +167,9 @@ class _Asked:
     testing: Callable[[CohortSplit], TaskLabels]
 
 
-def _asked(data_dir: str | Path, cohorts: CohortSet, names: Sequence[str]) -> _Asked:
+def _asked(
+    data_dir: str | Path, cohorts: CohortSet, names: Sequence[str], window: EchoWindow = DEFAULT_WINDOW
+) -> _Asked:
     """The suite's tasks, or the classes of the set's own label set.
 
     Raises:
@@ -173,7 +178,7 @@ def _asked(data_dir: str | Path, cohorts: CohortSet, names: Sequence[str]) -> _A
     if not cohorts.label_sets:
 
         def tasks_of(split: CohortSplit) -> TaskLabels:
-            return task_labels(split, names)
+            return task_labels(split, names, window)
 
         return _Asked({name: (tasks()[name].concept,) for name in names}, tasks_of, tasks_of)
     chosen = label_set_of(open_cohort(data_dir, cohorts.train[0]), cohorts.label_sets)

@@ -6,7 +6,7 @@ before the first figure on a test split is computed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ecgclip_jax.data.sources import strictest_access
 from ecgclip_jax.evaluation.embedding import Store
+from ecgclip_jax.evaluation.index_ecg import SENSITIVITY_WINDOWS, EchoWindow
 from ecgclip_jax.evaluation.results import ResultRow, Results, suppress_small_cells
 from ecgclip_jax.evaluation.scoring import ranking_rows
 from ecgclip_jax.evaluation.selection import Overlapping
-from ecgclip_jax.evaluation.suites.arrays import wanted_rows
+from ecgclip_jax.evaluation.suites.arrays import Rows, wanted_rows
+from ecgclip_jax.evaluation.suites.axes import Setting, axis_rows, input_settings, window_settings
 from ecgclip_jax.evaluation.suites.claims import Tested, Verdict, judge, save_verdicts
 from ecgclip_jax.evaluation.suites.context import Suite, SuiteModels
 from ecgclip_jax.evaluation.suites.guards import permutation_warnings
@@ -72,6 +74,7 @@ def run_suite(
         raise EvaluationError(f"suite {spec.name}: no cohort of it is at hand: " + "; ".join(warnings))
     if models.exposure is None:
         warnings.append("no exposure table: overlap of the test sets with pre-training was not checked")
+    windows = {own.name: _windows(spec, own, names, data_dir, models.exposure, on_overlap) for own in sets}
     opened = [*sets, *nulls]
     access = strictest_access([models.pretrained.access, *_access_classes(opened)])  # type: ignore[list-item]
     folder = Path(workdir) / "evaluation" / spec.name
@@ -84,12 +87,16 @@ def run_suite(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), disable=not show_progress) as progress:
         store = Store(folder / "store" if keep else None)
-        suite = Suite(spec, models, folder, store, access, keep, batch, progress, wanted_rows(opened), asked, warnings)
+        suite = Suite(
+            spec, models, folder, store, access, keep, batch, progress, _wanted(opened, windows), asked, warnings
+        )
         rows, tested = list[ResultRow](), dict[str, list[Tested]]()
         for own in opened:
             found = score_set(suite, own, is_null=own in nulls)
             tested[own.name] = list(found.tests)
             rows += found.other_rows
+            for setting in () if own in nulls else (*input_settings(spec, own), *windows[own.name]):
+                rows += axis_rows(suite, setting)
             for test, split in zip(found.tests, own.tests, strict=True):
                 with suite.stage("figures and intervals"):
                     rows += ranking_rows(test.split, test.scored, LABEL_METRICS)
@@ -141,6 +148,30 @@ def _open_sets(
         warnings += [f"{own.name}, {name}: no data: {why}" for name, why in opened.missing.items()]
         found.append(opened)
     return found
+
+
+def _windows(
+    spec: SuiteSpec,
+    own: OpenSet,
+    names: Sequence[str],
+    data_dir: str | Path,
+    exposure: Path | None,
+    on_overlap: Overlapping,
+) -> list[Setting]:
+    """The set with other windows between ECG and echo; what there is to warn of was said of the set itself."""
+    if not spec.echo_windows:
+        return []
+    cohorts = next(cohorts for cohorts in spec.cohorts if cohorts.name == own.name)
+
+    def reopen(window: EchoWindow) -> OpenSet | str:
+        return open_set(data_dir, cohorts, names, exposure, on_overlap, [], window)
+
+    return list(window_settings(SENSITIVITY_WINDOWS, own, reopen))
+
+
+def _wanted(opened: Sequence[OpenSet], windows: Mapping[str, Sequence[Setting]]) -> dict[str, Rows]:
+    """Rows of every set, and those that only a window chooses: so none is embedded twice."""
+    return wanted_rows([*opened, *(setting.opened for own in windows.values() for setting in own)])
 
 
 def _access_classes(opened: Sequence[OpenSet]) -> list[str]:

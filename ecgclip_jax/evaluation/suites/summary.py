@@ -27,7 +27,7 @@ def suite_summary(spec: SuiteSpec, outcome: SuiteOutcome) -> RenderableType:
     rows = [
         r
         for r in outcome.results.rows
-        if r.label == "macro" and not r.compared_with and not r.subgroup and r.protocol in _ORDER
+        if r.label == "macro" and not r.compared_with and not r.subgroup and not r.axis and r.protocol in _ORDER
         if r.model == PRETRAINED or r.prompt_set in ("", spec.prompt_sets[0])
     ]
     parts: list[RenderableType] = [Text(_headline(outcome.results.rows), style="bold"), Text("")]

@@ -58,5 +58,5 @@ def with_spread(rows: Sequence[ResultRow], headline: str) -> list[ResultRow]:
 
 def _question(row: ResultRow) -> tuple[object, ...]:
     """What rows of different prompts have in common; the split's name is unique to a suite's set of cohorts."""
-    model, data = (row.model, row.compared_with), (row.cohort, row.split, row.subgroup)
+    model, data = (row.model, row.compared_with), (row.cohort, row.split, row.subgroup, row.axis, row.setting)
     return *model, *data, row.label, row.label_group, row.metric, row.n_labels, row.excluded_labels
