@@ -14,6 +14,7 @@ from ecgclip_jax.cli.generated import prepare_generated
 from ecgclip_jax.cli.options import shipped_experiment
 from ecgclip_jax.spec.experiment import Experiment
 from ecgclip_jax.spec.files import load_variants
+from ecgclip_jax.spec.random_grid import random_grid
 from ecgclip_jax.spec.suites import CohortSet, SuiteSpec
 from ecgclip_jax.text.prompt_files import read_prompt_file
 
@@ -58,6 +59,9 @@ def evaluate_suite(
     if spec.generate:
         prepare_generated(cohorts_of(spec), data_dir, console)
     arms, notes = _arms(spec, model.experiment, run, data_dir, console)
+    if spec.random_grid:
+        grid = random_grid(model.experiment.data)
+        arms |= {n: untrained(replace(model, experiment=e, tokenizer=None), 0) for n, e in grid.items()}
     outcome = run_suite(
         spec,
         SuiteModels(

@@ -169,6 +169,8 @@ class SuiteSpec(Spec):
     ladder_fractions: tuple[float, ...] = (0.1,)
     """At which the ladder's arms are fine-tuned."""
     untrained_seeds: int = Field(1, ge=0)
+    random_grid: bool = False
+    """Whether the untrained encoders of `spec/random_grid.py` are probed, each with an input of its own."""
     experiment: str = ""
     """File of the shipped experiments that the arms are variants of."""
     arms: tuple[ArmSpec, ...] = ()

@@ -168,6 +168,7 @@ def ecgclip89() -> SuiteSpec:
             "lead_subsets": ("8 leads", "6 leads", "3 leads", "2 leads", "1 lead"),
             "rates_hz": (250.0, 125.0, 100.0),
             "echo_windows": True,
+            "random_grid": True,
         }
     )
 
