@@ -13,33 +13,32 @@ from ecgclip_jax.reporting.suite_tables import narrow_cell
 from ecgclip_jax.spec.suites import PRETRAINED
 
 _TITLES: Final = {
-    "leads": ("Fewer leads", "as recorded"),
-    "rate_hz": ("Lower rates", "as recorded"),
-    "index_ecg": ("Other windows between ECG and echo", DEFAULT_WINDOW.name),
+    "leads": "Fewer leads",
+    "rate_hz": "Lower rates",
+    "index_ecg": "Windows between ECG and echo",
 }
-"""Of each axis, and how the suite's own setting is called."""
 _NOTES: Final = {
     "leads": "The encoder as it is, given these leads alone; the others are missing. The probe learns from the same "
     "leads. 8 leads: I, II, V1 to V6; 6: the limb leads; 3: I, II, V2; 2: I, II; 1: I.",
     "rate_hz": "The encoder as it is, given ECGs that were sampled down to a rate and up again. The probe learns from "
     "the same.",
     "index_ecg": "Tasks of an echo alone, the same probe: which of a patient's ECGs is tested changes, and with it who "
-    "is. The suite's own window has all its independent labels in the mean; compare other windows with each other.",
+    f"is. Everywhere else in this report it is the ECG {DEFAULT_WINDOW.name}.",
 }
 
 
 def axis_sections(table: SuiteTable) -> list[Section]:
-    """A section per axis: settings × tests, beside the suite's own setting."""
+    """A section per axis: settings × tests, beside the ECGs as they were recorded."""
     sections = []
-    for axis, (title, usual) in _TITLES.items():
+    for axis, title in _TITLES.items():
         if (own := table.axes[table.axes["axis"] == axis] if len(table.axes) else table.axes).empty:
             continue
-        blocks = [block for stratum in table.strata for block in _tables(table, own, stratum, usual)]
+        blocks = [block for stratum in table.strata for block in _tables(table, own, stratum)]
         sections.append(Section(title, [_NOTES[axis]], blocks=blocks))
     return sections
 
 
-def _tables(table: SuiteTable, rows: pd.DataFrame, stratum: Stratum, usual: str) -> list[TableContent]:
+def _tables(table: SuiteTable, rows: pd.DataFrame, stratum: Stratum) -> list[TableContent]:
     """Macro AUROC, one table per stratum: protocols as headings, settings as lines."""
     mine = (rows["home"] == stratum.cohorts) & (rows["availability"] == stratum.availability)
     changed = levels(rows[mine & (rows["label_group"] == stratum.source)], AUROC, macro=True)
@@ -47,7 +46,8 @@ def _tables(table: SuiteTable, rows: pd.DataFrame, stratum: Stratum, usual: str)
     if changed.empty:
         return []
     base = levels(table.of(stratum), AUROC, macro=True)
-    base = base[(base["model"] == PRETRAINED) & (base["label_fraction"] == 1.0)].assign(setting=usual)
+    base = base[(base["model"] == PRETRAINED) & (base["label_fraction"] == 1.0)].assign(setting="as recorded")
+    base = base[:0] if (changed["axis"] == "index_ecg").any() else base
     places = [t.name for t in table.real_sets[stratum.cohorts].tests if t.name in set(changed["split"])]
     lines: list[list[str]] = []
     for protocol in dict.fromkeys(changed["protocol"]):

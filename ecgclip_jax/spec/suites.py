@@ -184,7 +184,7 @@ class SuiteSpec(Spec):
     rates_hz: tuple[float, ...] = ()
     """The same with the stored ECGs sampled down to a rate and up again."""
     echo_windows: bool = False
-    """The same with the ECGs that other windows than 30 days before the echo choose (1, 90, 365 days, and after)."""
+    """The same with the ECGs that each window between ECG and echo chooses: 30, 1, 90, 365 days before, 30 after."""
     without_normalisation: bool = False
     """As released only: every model is given millivolts, whatever it was trained on."""
     without_data: tuple[NoData, ...] = ()

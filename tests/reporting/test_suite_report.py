@@ -25,6 +25,7 @@ from ecgclip_jax.evaluation.suites.runner import SuiteOutcome
 from ecgclip_jax.reporting.content import Section, TableContent
 from ecgclip_jax.reporting.curve_bands import GRID, curve_bands
 from ecgclip_jax.reporting.model_card import OPEN, card_sections
+from ecgclip_jax.reporting.suite_axes import axis_sections
 from ecgclip_jax.reporting.suite_claims import claims_section
 from ecgclip_jax.reporting.suite_curves import _points, stored_tests
 from ecgclip_jax.reporting.suite_figures import claim_forest, label_curves, task_forest
@@ -260,6 +261,27 @@ def test_operating_points_stand_per_model_and_per_task_of_the_run(tmp_path: Path
     assert [line[0] for line in tasks.rows] == ["Atrial fibrillation"]
     assert tasks.rows[0][3] == "0.200"
     assert tasks.rows[0][-1] == "−0.500"
+
+
+def test_settings_stand_beside_the_ecgs_as_recorded_and_windows_by_themselves(tmp_path: Path) -> None:
+    probe = {"protocol": "linear_probe", "ci_low": 0.5, "ci_high": 0.9}
+    leads, window = {"axis": "leads", "setting": "1 lead"}, {"axis": "index_ecg", "setting": "1 day before the echo"}
+    found = [
+        row(**probe, value=0.81),
+        row(**probe, value=0.62, **leads, n_labels=2),
+        row(**probe, value=0.64, **leads, n_labels=1, split="birch"),
+        row(**probe, value=0.71, **window, label_group="independent"),
+        row(**probe, value=0.79, label_group="independent"),
+    ]
+    table = suite_table(save(tmp_path, found), SPEC)
+    assert set(table.rows["value"]) == {0.81, 0.79}
+    fewer, windows = axis_sections(table)
+    assert fewer.blocks[0].rows == [
+        ["linear probe, 100 % of the labels"],
+        ["as recorded", "2", "0.810\n0.50–0.90", "–"],
+        ["1 lead", "1–2", "0.620\n0.50–0.90", "0.640\n0.50–0.90"],
+    ]
+    assert [line[0] for line in windows.blocks[0].rows][1:] == ["1 day before the echo"]
 
 
 def test_verdicts_come_first_and_figures_hold_their_findings() -> None:

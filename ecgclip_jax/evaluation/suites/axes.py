@@ -61,7 +61,10 @@ def input_settings(spec: SuiteSpec, opened: OpenSet) -> Iterator[Setting]:
 def window_settings(
     windows: Sequence[EchoWindow], opened: OpenSet, reopen: Callable[[EchoWindow], OpenSet | str]
 ) -> Iterator[Setting]:
-    """The same tests with the ECGs that other windows choose; none where no task waits for an echo."""
+    """The same tests with the ECGs that each window chooses; none where no task waits for an echo.
+
+    The suite's own window is among them, because means are here over the tasks of an echo alone.
+    """
     if any(name in tasks() and tasks()[name].index_ecg == "before_echo" for name in opened.names):
         for window in windows:
             found = reopen(window)

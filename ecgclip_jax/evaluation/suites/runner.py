@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ecgclip_jax.data.sources import strictest_access
 from ecgclip_jax.evaluation.embedding import Store
-from ecgclip_jax.evaluation.index_ecg import SENSITIVITY_WINDOWS, EchoWindow
+from ecgclip_jax.evaluation.index_ecg import DEFAULT_WINDOW, SENSITIVITY_WINDOWS, EchoWindow
 from ecgclip_jax.evaluation.results import ResultRow, Results, suppress_small_cells
 from ecgclip_jax.evaluation.scoring import ranking_rows
 from ecgclip_jax.evaluation.selection import Overlapping
@@ -158,7 +158,7 @@ def _windows(
     exposure: Path | None,
     on_overlap: Overlapping,
 ) -> list[Setting]:
-    """The set with other windows between ECG and echo; what there is to warn of was said of the set itself."""
+    """The set with each window between ECG and echo; what there is to warn of was said of the set itself."""
     if not spec.echo_windows:
         return []
     cohorts = next(cohorts for cohorts in spec.cohorts if cohorts.name == own.name)
@@ -166,7 +166,7 @@ def _windows(
     def reopen(window: EchoWindow) -> OpenSet | str:
         return open_set(data_dir, cohorts, names, exposure, on_overlap, [], window)
 
-    return list(window_settings(SENSITIVITY_WINDOWS, own, reopen))
+    return list(window_settings((DEFAULT_WINDOW, *SENSITIVITY_WINDOWS), own, reopen))
 
 
 def _wanted(opened: Sequence[OpenSet], windows: Mapping[str, Sequence[Setting]]) -> dict[str, Rows]:
