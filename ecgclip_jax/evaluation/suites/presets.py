@@ -244,8 +244,7 @@ def benchecg() -> SuiteSpec:
     Its own: label sets, PTB-XL's folds, five runs, a probe behind a batch norm (50 epochs, batches of 256, a rate of
     1e-3, a decay of 0.1). Ours: AdamW, the epoch chosen on validation, fine-tuning by our own settings (the released
     ones were not read), age by ridge regression with MAE (the formula of its rSMAPE is unknown), the split of CPSC2018
-    (its own tests on
-    folder g7 and chooses on g6). No fault of it is known, so there is no other form.
+    (its own tests on folder g7 and chooses on g6). No fault of it is known, so there is no other form.
     """
     return SuiteSpec(
         name="benchecg",
