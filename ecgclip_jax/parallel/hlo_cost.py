@@ -31,6 +31,8 @@ _FREE = frozenset(
         "opt-barrier", "domain", "iota", "add-dependency",
     }
 )  # fmt: skip
+_NAMELESS_AT_MOST = 4
+"""So many kernels in a row may be without a name before what reads the last of them is asked for its own."""
 _CONTROL = frozenset({"while", "conditional", "call"})
 _FREE_TARGETS = frozenset({"ConcatBitcast", "AllocateBuffer", "AsyncCollectiveStart", "AsyncCollectiveDone"})
 _SLICING = frozenset({"slice", "dynamic-slice", "gather"})
@@ -112,15 +114,26 @@ def kernels(program: Program, *, on_chip_spaces: bool = False) -> dict[str, Kern
 
 
 def _whence(program: Program, computation: Computation, instruction: Instruction) -> str:
-    """Compilers leave some of what they rewrite without a name: then a part's, an operand's or a reader's.
+    """Compilers leave some of what they rewrite without a name: then that of the nearest operand, or of a reader.
 
     What reads anything of the backward pass belongs to it: a weight gradient reads activations of the forward pass too.
     """
+    level = [instruction]
+    for _ in range(_NAMELESS_AT_MOST):
+        found = [name for member in level if (name := _own_name(program, member))]
+        if found:
+            return min(found, key=lambda name: "transpose(" not in name)
+        operands = dict.fromkeys(name for member in level for name in member.operands)
+        level = [computation.instructions[name] for name in operands if name in computation.instructions]
+    readers = (_own_name(program, reader) for reader in _readers(computation, instruction))
+    return next((name for name in readers if name), "")
+
+
+def _own_name(program: Program, instruction: Instruction) -> str:
+    """Of the traced operation that a kernel, or the last named part of a fusion, came from; '' where none is noted."""
     inside = [inner for _, inner in program.within(instruction)] if instruction.opcode == "fusion" else []
-    operands = [computation.instructions[name] for name in instruction.operands if name in computation.instructions]
-    operands.sort(key=lambda operand: "transpose(" not in operand.op_name)
-    near = [instruction, *reversed(inside), *operands, *_readers(computation, instruction)]
-    return next((other.op_name for other in near if other.op_name.startswith("jit(")), "")
+    names = (part.op_name for part in (instruction, *reversed(inside)))
+    return next((name for name in names if name.startswith("jit(")), "")
 
 
 def program_cost(program: Program, *, n_devices: int, on_chip_spaces: bool = False) -> ProgramCost:
