@@ -21,6 +21,7 @@ NAMES = (
     "loader",
     "contrastive_loss",
     "train_step",
+    "inference",
     "text_cache",
     "evaluation",
     "linear_probe",

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import jax
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Float, Int, Int16
@@ -23,10 +24,16 @@ from ecgclip_jax.evaluation.trivial import TRIVIAL_FEATURES, trivial_features
 from ecgclip_jax.spec.experiment import Experiment
 
 READ_AT_A_TIME = 256
+BATCH_ON_CPU = 64
 CHUNK = 4096
 """ECGs after which a pass that is stopped need not begin again."""
 _OUTPUTS = ("embedding", "features")
 _FORMAT = 1
+
+
+def encoder_batch() -> int:
+    """ECGs per call of an encoder: fixed for a platform, so that no figure depends on how much memory was free."""
+    return BATCH_ON_CPU if jax.default_backend() == "cpu" else READ_AT_A_TIME
 
 
 @runtime_checkable
@@ -136,7 +143,6 @@ def embed_split(
     models: dict[str, Model],
     store: Store,
     advance: Callable[[int], None],
-    batch: int = 64,
 ) -> tuple[dict[str, EcgArrays], Float[np.ndarray, "records features"]]:
     """Every model's embeddings and the trivial features of some rows, in their order, in one pass over the waveforms.
 
@@ -155,7 +161,7 @@ def embed_split(
     if missing or trivial is None:
         wanted = {names[n]: (keys[n], _OUTPUTS) for n in missing} | {trivial_name: (trivial_key, ("features",))}
         chosen = {names[n]: models[n] for n in missing}
-        done = _in_chunks(split, rows, wanted, chosen, trivial_name, store, advance, batch)
+        done = _in_chunks(split, rows, wanted, chosen, trivial_name, store, advance)
         trivial = store.keep(trivial_name, trivial_key, done[trivial_name])
         for name in missing:
             kept[name] = store.keep(names[name], keys[name], done[names[name]])
@@ -173,7 +179,6 @@ def _in_chunks(
     trivial_name: str,
     store: Store,
     advance: Callable[[int], None],
-    batch: int,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Arrays of each of `wanted` (name → key, arrays), in one pass; a chunk that an earlier pass kept is not read."""
     joined: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in wanted}
@@ -185,7 +190,7 @@ def _in_chunks(
             parts: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in wanted}
             for facts, ecg_uv in read_ahead(split, chunk, READ_AT_A_TIME):
                 for name, model in models.items():
-                    parts[name].append(vars(encode(model, ecg_uv, facts, batch)))
+                    parts[name].append(vars(encode(model, ecg_uv, facts, encoder_batch())))
                 age, sex = _floats(facts, "age_years"), facts.column("sex").to_pylist()
                 parts[trivial_name].append({"features": trivial_features(ecg_uv, age, sex)})
                 advance(len(ecg_uv))

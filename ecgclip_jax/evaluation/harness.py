@@ -94,7 +94,6 @@ def evaluate(
     exposure: str | Path | None = None,
     on_overlap: Overlapping = "refuse",
     seed: int = 0,
-    batch: int = 64,
     show_progress: bool = True,
     with_patient_data: bool = False,
 ) -> Results:
@@ -111,7 +110,6 @@ def evaluate(
         exposure: the run's `exposure.parquet`; without it the table says that overlap was not checked.
         on_overlap: what to do if a test record or patient was seen in pre-training.
         seed: of the bootstrap.
-        batch: ECGs per call of the encoder.
         show_progress: a progress bar on the console.
         with_patient_data: above `open` access, also keep per-record arrays and counts below ten.
 
@@ -144,7 +142,7 @@ def evaluate(
     prompts = load_prompts(spec.prompt_language)
     language_note = reports.language_note(spec.prompt_language)
     run.warnings += _text_notes(model, reports, prompts, language_note)
-    splits = _embed_all(opened, rows, found, concepts, models, store, run, batch, show_progress)
+    splits = _embed_all(opened, rows, found, concepts, models, store, run, show_progress)
     with run.stage("linear probe"):
         probes = _fit_probes(splits["train"], splits["validation"], arms, run)
         points = fit_operating_points([(s.labels, _probe_scores(s, probes, arms)) for s in splits["validation"]])
@@ -215,7 +213,6 @@ def _embed_all(
     models: dict[str, Model],
     store: Store,
     run: _Run,
-    batch: int,
     show_progress: bool,
 ) -> dict[str, list[_Split]]:
     columns = (TextColumn("embed {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -226,9 +223,7 @@ def _embed_all(
                 if not len(chosen):
                     raise EvaluationError(f"{split.name}: no record is left to evaluate on")
                 task = progress.add_task(split.name, total=len(chosen))
-                arrays, trivial = embed_split(
-                    split, chosen, models, store, lambda n, t=task: progress.advance(t, n), batch
-                )
+                arrays, trivial = embed_split(split, chosen, models, store, lambda n, t=task: progress.advance(t, n))
                 labels = label_matrix(records, concepts)
                 splits[role].append(_Split(split, chosen, split.table.take(pa.array(chosen)), labels, arrays, trivial))
     return splits

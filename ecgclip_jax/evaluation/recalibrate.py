@@ -93,7 +93,6 @@ def recalibrate(
     target: float = 0.9,
     half_width: float = 0.1,
     on_overlap: Overlapping = "refuse",
-    batch: int = 64,
     with_patient_data: bool = False,
 ) -> Recalibrated:
     """Fits on a local split and writes `operating_points-<cohort>.json` beside the run's own; never over a file.
@@ -107,7 +106,6 @@ def recalibrate(
         target: sensitivity or specificity that the rule asks for.
         half_width: of the interval that decides how many records are enough.
         on_overlap: what to do if a record or patient was seen in pre-training.
-        batch: ECGs per call of the encoder.
         with_patient_data: above open access also tell counts below ten and what comes from them.
 
     Raises:
@@ -127,7 +125,7 @@ def recalibrate(
     rows = choose_rows(opened, exposure if exposure.is_file() else None, on_overlap, warnings)
     table = opened.table.take(pa.array(rows))
     labels = _labels(opened, table, probe.concepts)
-    arrays, _ = embed_split(opened, rows, {PRETRAINED: model}, Store(None), lambda _: None, batch)
+    arrays, _ = embed_split(opened, rows, {PRETRAINED: model}, Store(None), lambda _: None)
     scores = probe.scores(arrays[PRETRAINED].features)
     scored = Scored(Arm(PRETRAINED, model.fingerprint), "linear_probe", scores)
     points = fit_operating_points([(labels, [scored])], rule, target)[PRETRAINED]

@@ -284,7 +284,7 @@ def test_one_thing_is_changed_at_a_time(monkeypatch: pytest.MonkeyPatch, tmp_pat
 def test_shipped_suites_are_consistent(name: str) -> None:
     spec = suite(name)
     assert spec.name == name
-    assert spec.min_test_positives >= 10
+    assert spec.min_test_positives >= 10 or name.endswith("_as_released"), "published protocols count every label"
     assert SuiteSpec.model_validate_json(spec.model_dump_json()) == spec
 
 

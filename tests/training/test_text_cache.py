@@ -38,7 +38,7 @@ STATEMENTS = ("Sinus rhythm.", "Left axis deviation.", "Atrial fibrillation with
 class SamplesTower(nnx.Module):
     """An ECG tower that is compiled in no time: eight samples through one linear layer."""
 
-    def __init__(self, spec: ResNet1DSpec, *, leads: int, samples: int, rngs: nnx.Rngs) -> None:
+    def __init__(self, spec: ResNet1DSpec, *, leads: int, samples: int, rngs: nnx.Rngs, **_: Any) -> None:
         self.linear = nnx.Linear(8 * leads, trunk_width(spec), rngs=rngs)
         self.calls = nnx.BatchStat(jnp.zeros(()))
 

@@ -32,7 +32,6 @@ def embed_set(
     opened: OpenSet,
     models: Mapping[str, Model],
     store: Store,
-    batch: int,
     start: Callable[[str, int], Callable[[int], None]],
     wanted: Mapping[str, Rows],
 ) -> dict[str, SplitArrays]:
@@ -45,7 +44,7 @@ def embed_set(
     def embed(split: SuiteSplit) -> SplitArrays:
         rows = [wanted[split_name(part.opened)] for part in split.parts]
         advance = start(split.name, sum(map(len, rows)))
-        return _embed(split, rows, models, store, batch, advance)
+        return _embed(split, rows, models, store, advance)
 
     return {split.name: embed(split) for split in (opened.train, opened.validation, *opened.tests)}
 
@@ -64,12 +63,11 @@ def _embed(
     rows: Sequence[Rows],
     models: Mapping[str, Model],
     store: Store,
-    batch: int,
     advance: Callable[[int], None],
 ) -> SplitArrays:
     """Arrays of the split's records, out of those of all rows that are wanted of its parts."""
     models, parts = dict(models), list(zip(split.parts, rows, strict=True))
-    found = [embed_split(part.opened, wanted, models, store, advance, batch) for part, wanted in parts]
+    found = [embed_split(part.opened, wanted, models, store, advance) for part, wanted in parts]
     own = [np.searchsorted(wanted, part.rows) for part, wanted in parts]
     joined = {
         name: EcgArrays(

@@ -82,7 +82,6 @@ def axis_rows(suite: Suite, setting: Setting) -> list[ResultRow]:
             opened,
             {PRETRAINED: model},
             suite.store,
-            suite.batch,
             lambda name, n: suite.bar(f"embed {opened.name} {name}", n),
             wanted,
         )

@@ -44,7 +44,6 @@ class Suite:
     store: Store
     access: str
     keep: bool
-    batch: int
     progress: Progress
     wanted: Mapping[str, Rows]
     """By cohort, version and split: rows that any set of the suite has chosen."""

@@ -52,7 +52,6 @@ def run_suite(
     workdir: str | Path,
     *,
     on_overlap: Overlapping = "refuse",
-    batch: int = 64,
     show_progress: bool = True,
     with_patient_data: bool = False,
     notes: Sequence[str] = (),
@@ -87,9 +86,7 @@ def run_suite(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), disable=not show_progress) as progress:
         store = Store(folder / "store" if keep else None)
-        suite = Suite(
-            spec, models, folder, store, access, keep, batch, progress, _wanted(opened, windows), asked, warnings
-        )
+        suite = Suite(spec, models, folder, store, access, keep, progress, _wanted(opened, windows), asked, warnings)
         rows, tested = list[ResultRow](), dict[str, list[Tested]]()
         for own in opened:
             found = score_set(suite, own, is_null=own in nulls)

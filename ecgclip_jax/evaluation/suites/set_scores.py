@@ -57,7 +57,6 @@ def score_set(suite: Suite, opened: OpenSet, *, is_null: bool) -> SetScores:
             opened,
             encoders,
             suite.store,
-            suite.batch,
             lambda name, n: suite.bar(f"embed {opened.name} {name}", n),
             suite.wanted,
         )
