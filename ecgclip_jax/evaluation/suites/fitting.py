@@ -204,8 +204,7 @@ def probe_jobs(
         yield Job(arm, "linear_probe", draw, key, fit, every_epoch)
 
 
-def neighbour_jobs(arm: Arm, features: Features, opened: OpenSet, draws: Sequence[LabelDraw]) -> Iterator[Job]:
-    """Nearest neighbours of an arm on every draw."""
-    fit = fit_nearest(opened, features)
-    for draw in draws:
-        yield Job(arm, "nearest_neighbours", draw, ("nearest neighbours", *NEIGHBOURS), fit)
+def neighbour_job(arm: Arm, features: Features, opened: OpenSet) -> Job:
+    """Nearest neighbours of an arm among all training records: with few labels they are what the probes are for."""
+    key = ("nearest neighbours", *NEIGHBOURS)
+    return Job(arm, "nearest_neighbours", whole(opened), key, fit_nearest(opened, features))

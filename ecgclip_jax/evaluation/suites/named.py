@@ -147,7 +147,7 @@ def ecgclip89_small() -> SuiteSpec:
         generate=True,
         cohorts=(hospitals(),),
         protocols=("zero_shot", "linear_probe", "nearest_neighbours", "fine_tune"),
-        fine_tuning=FinetuneSpec(learning_rates=(1e-3, 3e-3), epochs=4, min_steps=100, batch=32, checks=5),
+        fine_tuning=FinetuneSpec(learning_rates=(1e-3, 3e-3), epochs=3, min_steps=100, batch=32, checks=5),
         experiment="ecgclip89_synthetic",
         arms=(*LADDER, *BASELINES),
         null_worlds=NULL_WORLDS,

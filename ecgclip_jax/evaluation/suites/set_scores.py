@@ -22,7 +22,7 @@ from ecgclip_jax.evaluation.suites.arrays import SplitArrays, embed_set
 from ecgclip_jax.evaluation.suites.beside import beside_rows
 from ecgclip_jax.evaluation.suites.claims import Tested
 from ecgclip_jax.evaluation.suites.context import Suite, SuiteModel
-from ecgclip_jax.evaluation.suites.fitting import Job, fit_boosting, neighbour_jobs, probe_jobs, whole
+from ecgclip_jax.evaluation.suites.fitting import Job, fit_boosting, neighbour_job, probe_jobs, whole
 from ecgclip_jax.evaluation.suites.guards import hospital_rows
 from ecgclip_jax.evaluation.suites.maps import save_map
 from ecgclip_jax.evaluation.suites.opening import OpenSet, SuiteSplit
@@ -135,7 +135,7 @@ def _probe_jobs(
         if "linear_probe" in protocols:
             yield from probe_jobs(arm, features, opened, _with_seeds(suite, draws), suite.spec.probe)
         if "nearest_neighbours" in protocols:
-            yield from neighbour_jobs(arm, features, opened, draws)
+            yield neighbour_job(arm, features, opened)
     if "linear_probe" not in protocols:
         return
     medians = training_medians(arrays[opened.train.name].trivial)
