@@ -115,8 +115,11 @@ def left_out(split: TestSplit, scored: Sequence[Scored]) -> dict[str, Exclusion]
 
 
 def measure(split: TestSplit, scored: Sequence[Scored]) -> list[Measured]:
-    """Every arm's figures and their draws, in the order in which the arms come; repeats in theirs."""
-    labels, unscorable = split.labels, exclusions(split.labels, 1)
+    """Every arm's figures and their draws, in the order in which the arms come; repeats in theirs.
+
+    Labels that are left out (`left_out`), which nobody reads, are NaN: with few labels they are the most.
+    """
+    labels, unscorable = split.labels, left_out(split, scored)
     kept = np.array([c not in unscorable for c in labels.concepts])
     columns, lanes = [], np.ones((split.n_patients, 1), np.uint8)
     for s in scored:

@@ -25,6 +25,7 @@ PROTOCOLS: Final = {
     "zero_shot": "zero-shot",
     "linear_probe": "linear probe",
     "linear_probe_best_test_epoch": "linear probe, epoch CHOSEN ON THE TEST as released",
+    "nearest_neighbours": "nearest neighbours",
     "fine_tune": "fine-tuned",
     "tabular": "table of age, sex, rate, intervals, axis",
     "oracle": "all hidden severities known",
