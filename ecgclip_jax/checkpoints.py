@@ -22,6 +22,7 @@ from absl import logging as absl_logging
 from orbax.checkpoint import v1 as ocp
 
 from ecgclip_jax.spec.errors import UserError
+from ecgclip_jax.spec.whole_file import whole_file
 
 Tree = Any
 Json = dict[str, Any]
@@ -231,9 +232,9 @@ def _finish(wait: Callable[[], bool], folder: Path) -> None:
     """Wait for a save and list its files; runs beside the training."""
     wait()
     if jax.process_index() == 0:
-        unnamed = folder / (FILE_LIST + ".tmp")
-        unnamed.write_text(json.dumps(_file_hashes(folder), indent=0))
-        unnamed.rename(folder / FILE_LIST)
+        listed = json.dumps(_file_hashes(folder), indent=0)
+        with whole_file(folder / FILE_LIST) as part:
+            part.write_text(listed)
 
 
 def _file_hashes(folder: Path) -> dict[str, str]:

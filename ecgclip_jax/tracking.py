@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tensorboardX import SummaryWriter
 
 from ecgclip_jax.spec.errors import UserError
+from ecgclip_jax.spec.whole_file import whole_file
 
 METRICS_FILE = "metrics.jsonl"
 TENSORBOARD_FOLDER = "tensorboard"
@@ -225,9 +226,8 @@ def keep_steps_up_to(path: Path, step: int) -> None:
     if not path.exists():
         return
     kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= step]
-    unnamed = path.with_suffix(".tmp")
-    unnamed.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-    unnamed.replace(path)
+    with whole_file(path) as part:
+        part.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
 
 def _step_of(line: str) -> float:

@@ -20,6 +20,7 @@ from ecgclip_jax.data.sources import AccessClass, CohortSplit, strictest_access
 from ecgclip_jax.evaluation.embedding import CHUNK, Model, encode, read_ahead
 from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.spec.pseudonyms import make_key, pseudonym
+from ecgclip_jax.spec.whole_file import whole_file
 from ecgclip_jax.tracking import counting
 
 FACTS_FILE, RECORDS_FILE = "facts.json", "records.parquet"
@@ -144,6 +145,5 @@ def _access(word: str) -> AccessClass:
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:
-    unnamed = path.with_name(path.name + ".tmp")
-    unnamed.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    unnamed.replace(path)
+    with whole_file(path) as part:
+        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

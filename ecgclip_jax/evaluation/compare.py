@@ -26,6 +26,7 @@ from ecgclip_jax.evaluation.scoring import METRICS, Estimate, Fit, interval_colu
 from ecgclip_jax.evaluation.tasks import EvaluationError
 from ecgclip_jax.metrics.multiple_testing import benjamini_hochberg, holm
 from ecgclip_jax.metrics.ranking import RANKING_METRICS
+from ecgclip_jax.spec.whole_file import whole_file
 
 COMPARED: Final = ("auroc", "average_precision", "average_precision_at_prevalence_0.05")
 """The first two are tested; the third may be set side by side across hospitals."""
@@ -72,11 +73,10 @@ class Comparison:
 
     def save(self, folder: Path) -> Path:
         """Writes `comparison.parquet`."""
-        folder.mkdir(parents=True, exist_ok=True)
         columns = {f.name: [getattr(row, f.name) for row in self.rows] for f in fields(Difference)}
         path = folder / "comparison.parquet"
-        pq.write_table(pa.table(columns), path.with_suffix(".part"))
-        path.with_suffix(".part").replace(path)
+        with whole_file(path) as part:
+            pq.write_table(pa.table(columns), part)
         return path
 
 

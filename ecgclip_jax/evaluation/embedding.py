@@ -22,6 +22,7 @@ from jaxtyping import Float, Int, Int16
 from ecgclip_jax.data.sources import CohortSplit
 from ecgclip_jax.evaluation.trivial import TRIVIAL_FEATURES, trivial_features
 from ecgclip_jax.spec.experiment import Experiment
+from ecgclip_jax.spec.whole_file import whole_file
 
 READ_AT_A_TIME = 256
 BATCH_ON_CPU = 64
@@ -108,11 +109,8 @@ class Store:
     def keep(self, name: str, key: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Write arrays under their key; a broken write never replaces a good file."""
         if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            part = self.folder / f".{name}.part"
-            with part.open("wb") as file:
+            with whole_file(self.folder / f"{name}.npz") as part, part.open("wb") as file:
                 np.savez(file, **(arrays | {"key": np.array(key)}))  # type: ignore[arg-type]
-            part.replace(self.folder / f"{name}.npz")
         return arrays
 
     def forget_chunks(self, names: Iterable[str]) -> None:

@@ -33,6 +33,7 @@ from ecgclip_jax.metrics import calibration
 from ecgclip_jax.metrics.intervals import Scale, corrected_interval
 from ecgclip_jax.metrics.resampling import bootstrap_sums, macro_draws
 from ecgclip_jax.metrics.thresholds import AtThreshold, Rule, at_threshold, fit_threshold, threshold_sums
+from ecgclip_jax.spec.whole_file import whole_file
 
 PROTOCOL: Final = "linear_probe"
 RULE: Final[Rule] = "youden"
@@ -109,10 +110,9 @@ def save_operating_points(
             for name, p in points.items()
         },
     }
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
-    path.with_suffix(".part").write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-    path.with_suffix(".part").replace(path)
+    with whole_file(path) as part:
+        part.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
     return path
 
 

@@ -20,6 +20,7 @@ from ecgclip_jax.data.labels import Labels
 from ecgclip_jax.evaluation.results import Exclusion
 from ecgclip_jax.evaluation.scored import ALL_LABELS, Arm, Scored, TestSplit, Wording
 from ecgclip_jax.evaluation.tasks import EvaluationError
+from ecgclip_jax.spec.whole_file import whole_file
 
 PREFIX: Final = "predictions-"
 _FACTS: Final = b"evaluation"
@@ -63,11 +64,9 @@ def save_predictions(
             columns[f"{_column(s)}/{concept}"] = s.scores[:, index].astype(np.float32)
     order = np.arange(len(patient)) if identified else np.random.default_rng().permutation(len(patient))
     stored = pa.table({column: pa.array(values[order]) for column, values in columns.items()})
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{PREFIX}{name}.parquet"
-    part = path.with_suffix(".part")
-    pq.write_table(stored.replace_schema_metadata({_FACTS: json.dumps(_facts(test, scored)).encode()}), part)
-    part.replace(path)
+    with whole_file(path) as part:
+        pq.write_table(stored.replace_schema_metadata({_FACTS: json.dumps(_facts(test, scored)).encode()}), part)
     return path
 
 

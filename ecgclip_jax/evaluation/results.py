@@ -17,6 +17,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ecgclip_jax.spec.whole_file import whole_file
+
 SMALLEST_CELL = 10
 """Above `open` access, counts below this and the figures computed from them are not written."""
 
@@ -160,15 +162,14 @@ class Results:
 
         Of a suite the JSON holds macro means alone (`labels_in_json=False`): its labels are hundreds of megabytes.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         facts = {"warnings": list(self.warnings), "seconds": dict(self.seconds)}
         table = self.table().replace_schema_metadata({b"evaluation": json.dumps(facts).encode()})
-        pq.write_table(table, folder / "results.parquet.part")
-        (folder / "results.parquet.part").replace(folder / "results.parquet")
+        with whole_file(folder / "results.parquet") as part:
+            pq.write_table(table, part)
         content = facts | {"rows": [_json_row(row) for row in self.rows if labels_in_json or row.label == "macro"]}
         text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-        (folder / "results.json.part").write_text(text, encoding="utf-8")
-        (folder / "results.json.part").replace(folder / "results.json")
+        with whole_file(folder / "results.json") as part:
+            part.write_text(text, encoding="utf-8")
         return replace(self, folder=folder)
 
 

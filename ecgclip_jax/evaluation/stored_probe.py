@@ -12,6 +12,7 @@ import numpy as np
 from ecgclip_jax.evaluation.protocols.linear_probe import ProbeWeights
 from ecgclip_jax.evaluation.protocols.logistic import Rotation
 from ecgclip_jax.evaluation.tasks import EvaluationError
+from ecgclip_jax.spec.whole_file import whole_file
 
 FILE: Final = "probe.npz"
 _ARRAYS: Final = ("mean", "axes", "variance", "weight", "bias", "fitted", "concepts", "model_fingerprint")
@@ -26,9 +27,8 @@ class StoredProbe(ProbeWeights):
 
 def save_probe(folder: Path, probe: ProbeWeights, concepts: Sequence[str], model_fingerprint: str) -> Path:
     """Writes `probe.npz`; a broken write never replaces a good file."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / FILE
-    with path.with_suffix(".part").open("wb") as file:
+    with whole_file(path) as part, part.open("wb") as file:
         np.savez(
             file,
             mean=probe.rotation.mean,
@@ -40,7 +40,6 @@ def save_probe(folder: Path, probe: ProbeWeights, concepts: Sequence[str], model
             concepts=np.array(concepts),
             model_fingerprint=np.array(model_fingerprint),
         )
-    path.with_suffix(".part").replace(path)
     return path
 
 

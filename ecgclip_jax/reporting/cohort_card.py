@@ -19,6 +19,7 @@ from ecgclip_jax.reporting.content import FigureContent, Section, TableContent, 
 from ecgclip_jax.reporting.figures import people_bars
 from ecgclip_jax.reporting.html import render
 from ecgclip_jax.spec.experiment import Source
+from ecgclip_jax.spec.whole_file import whole_file
 from ecgclip_jax.text.code_tables import VOCABULARIES, code_rows, keys_of
 from ecgclip_jax.text.concepts import CONCEPTS
 
@@ -58,9 +59,8 @@ def write_card(folder: Path) -> Path:
     title, banners = f"{cohort['name']} {cohort['version']}", _banners(cohort, audit, shared)
     page = render(title, _first_paragraph(cohort["description"]), banners, sections)
     path = folder / CARD_FILE
-    part = path.with_suffix(".part")
-    part.write_text(page, encoding="utf-8")
-    part.replace(path)
+    with whole_file(path) as part:
+        part.write_text(page, encoding="utf-8")
     return path
 
 

@@ -10,6 +10,7 @@ from ecgclip_jax.reporting.gallery import map_section, open_splits, pages_sectio
 from ecgclip_jax.reporting.html import render
 from ecgclip_jax.reporting.result_sections import result_sections
 from ecgclip_jax.reporting.run_sections import run_section, training_section
+from ecgclip_jax.spec.whole_file import whole_file
 
 REPORT_FILE = "report.html"
 SMALLEST_MAP = 20
@@ -31,9 +32,8 @@ def write_report(workdir: str | Path, data_dir: str | Path, model: Model, result
         sections.append(pages_section(shown, model.experiment.evaluation.prompt_language))
     page = render(f"{model.experiment.name}: evaluation", model.experiment.summary, _banners(results), sections)
     path = workdir / REPORT_FILE
-    part = path.with_suffix(".part")
-    part.write_text(page, encoding="utf-8")
-    part.replace(path)
+    with whole_file(path) as part:
+        part.write_text(page, encoding="utf-8")
     return path
 
 

@@ -30,6 +30,7 @@ from ecgclip_jax.reporting.suite_tables import (
 )
 from ecgclip_jax.reporting.suite_wording import wording_section
 from ecgclip_jax.spec.suites import SuiteSpec
+from ecgclip_jax.spec.whole_file import whole_file
 
 REPORT_FILE = "report.html"
 
@@ -66,9 +67,8 @@ def write_suite_report(run: Path, folder: Path, spec: SuiteSpec, outcome: SuiteO
     ]
     page = render(f"{spec.name}: {run.name}", f"{headline(table.rows)} {spec.summary}.", _banners(table), sections)
     path = folder / REPORT_FILE
-    part = path.with_suffix(".part")
-    part.write_text(page, encoding="utf-8")
-    part.replace(path)
+    with whole_file(path) as part:
+        part.write_text(page, encoding="utf-8")
     return path
 
 

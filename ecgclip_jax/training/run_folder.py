@@ -25,6 +25,7 @@ from ecgclip_jax.data.targets import target_facts
 from ecgclip_jax.parallel.agreement import by_first_process, exchange, require_same, together
 from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.spec.experiment import Experiment
+from ecgclip_jax.spec.whole_file import whole_file
 from ecgclip_jax.text.tokenizer import fingerprint, load_tokenizer, make_tokenizer, save
 
 EXPERIMENT_FILE = "experiment.json"
@@ -231,10 +232,8 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 def _write(path: Path, text: str) -> None:
     """Puts `text` there in one piece; RunFolderError if it cannot."""
-    unnamed = path.with_name(path.name + ".tmp")
-    with _writing(path.parent):
-        unnamed.write_text(text, encoding="utf-8")
-        unnamed.replace(path)
+    with _writing(path.parent), whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from ecgclip_jax.parallel.agreement import exchange, together
 from ecgclip_jax.parallel.host import batch_sharding, process_rows, replicated, to_global
 from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.spec.experiment import Experiment
+from ecgclip_jax.spec.whole_file import whole_file
 from ecgclip_jax.text.tokenizer import fingerprint
 from ecgclip_jax.tracking import counting
 from ecgclip_jax.training.run_folder import RunFolder
@@ -231,11 +232,10 @@ def _note(path: Path, facts: dict[str, Any], vectors: np.memmap[Any, Any] | None
     """Puts on the disk what process 0 has, and says how much it is; the others have nothing to write."""
     if vectors is None:
         return
-    unnamed = path / (_FACTS_FILE + ".tmp")
     try:
         vectors.flush()
-        unnamed.write_text(json.dumps(facts | {"done": done}, indent=1) + "\n", encoding="utf-8")
-        unnamed.replace(path / _FACTS_FILE)
+        with whole_file(path / _FACTS_FILE) as part:
+            part.write_text(json.dumps(facts | {"done": done}, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise _unwritable(path, error) from error
 

@@ -24,6 +24,7 @@ from ecgclip_jax.metrics.multiple_testing import holm
 from ecgclip_jax.metrics.non_inferiority import non_inferiority
 from ecgclip_jax.metrics.ranking import RANKING_METRICS
 from ecgclip_jax.spec.suites import Claim
+from ecgclip_jax.spec.whole_file import whole_file
 
 FILE = "claims.json"
 
@@ -169,9 +170,8 @@ def save_verdicts(verdicts: Sequence[Verdict], folder: Path) -> Path:
 
 def write_findings(path: Path, content: Sequence[Mapping[str, object]]) -> Path:
     """Writes JSON; a broken write never replaces a good file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".part").write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-    path.with_suffix(".part").replace(path)
+    with whole_file(path) as part:
+        part.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
     return path
 
 

@@ -17,6 +17,7 @@ from ecgclip_jax.evaluation.suites.arrays import SplitArrays
 from ecgclip_jax.evaluation.suites.context import Suite
 from ecgclip_jax.evaluation.suites.opening import OpenSet
 from ecgclip_jax.spec.suites import PRETRAINED
+from ecgclip_jax.spec.whole_file import whole_file
 
 FEWEST = 20
 """Fewer ECGs make no map."""
@@ -40,9 +41,8 @@ def save_map(suite: Suite, opened: OpenSet, arrays: Mapping[str, SplitArrays]) -
     columns = {"x": points[:, 0], "y": points[:, 1]} | {
         name: [values[i] for i in chosen] for name, values in _categories(opened).items()
     }
-    path = map_file(suite.folder, opened.name)
-    pq.write_table(pa.table(columns), path.with_suffix(".part"))
-    path.with_suffix(".part").replace(path)
+    with whole_file(map_file(suite.folder, opened.name)) as part:
+        pq.write_table(pa.table(columns), part)
 
 
 def _points(suite: Suite, name: str, embedding: Float[np.ndarray, "shown dim"]) -> Float[np.ndarray, "shown 2"]:
