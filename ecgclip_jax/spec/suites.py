@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -201,7 +202,8 @@ class SuiteSpec(Spec):
     map_records: int = Field(2500, ge=0)
     """Test ECGs on the map of embeddings; 0 draws none."""
     bootstrap_replicates: int = Field(1000, ge=10)
-    permutations: int = Field(2000, ge=10)
+    permutations: int = Field(5000, ge=10)
+    """Of each test; a corrected p cannot be smaller than the number of tests divided by one more than these."""
 
     @property
     def null_cohorts(self) -> tuple[CohortSet, ...]:
@@ -215,4 +217,19 @@ class SuiteSpec(Spec):
         asked = {f for c in self.claims for f in (c.first_fraction, c.second_fraction)}
         if stray := sorted(asked - set(self.fractions)):
             raise ValueError(f"claims speak of fractions {stray} that the suite does not fit")
+        return self
+
+    @model_validator(mode="after")
+    def _permutations(self) -> SuiteSpec:
+        """A claim that could not hold whatever is found would be no claim."""
+        superior = [claim for claim in self.claims if claim.kind == "superior"]
+        for own in self.cohorts if superior else ():
+            tests = sum(len(own.tests) if claim.on == "each" else 1 for claim in superior)
+            alpha = min(claim.alpha for claim in superior)
+            if tests / (self.permutations + 1) >= alpha:
+                least = math.ceil(tests / alpha)
+                raise ValueError(
+                    f"{tests} tests at {alpha:g} after Holm's correction need at least {least:,} permutations; found "
+                    f"{self.permutations:,}, with which no claim can hold"
+                )
         return self

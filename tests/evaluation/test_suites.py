@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pydantic import ValidationError
 from sklearn.metrics import average_precision_score, roc_auc_score
 from suite_world import COHORT, ECG_TASKS, TASKS, SuiteFake, make_split, make_suite, make_world, opener
 
@@ -286,6 +287,13 @@ def test_shipped_suites_are_consistent(name: str) -> None:
     assert spec.name == name
     assert spec.min_test_positives >= 10 or name.endswith("_as_released"), "published protocols count every label"
     assert SuiteSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_claims_that_no_result_could_prove_are_refused() -> None:
+    claims = (claim(alpha=0.01), claim(name="other", alpha=0.01))
+    with pytest.raises(ValidationError, match=r"6 tests at 0\.01 after Holm's correction need at least 600"):
+        make_suite(claims=claims)
+    make_suite(claims=claims, permutations=600)
 
 
 def test_an_unknown_suite_or_task_is_named() -> None:
