@@ -14,14 +14,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Bool, Float, Int
-from scipy.stats import rankdata
 
 from ecgclip_jax.evaluation.protocols.linear_probe import ProbeData, ProbeError
+from ecgclip_jax.metrics.ranking import auroc
 from ecgclip_jax.spec.evaluation import GradientProbeSpec
 
-BETAS, EPSILON = (0.9, 0.999), 1e-8
-"""PyTorch's of Adam."""
 NORM_MOMENTUM, NORM_EPSILON = 0.1, 1e-5
 """PyTorch's of BatchNorm1d."""
 
@@ -45,12 +44,10 @@ class Trajectory:
 
 class _State(NamedTuple):
     params: dict[str, Array]
-    first: dict[str, Array]
-    second: dict[str, Array]
+    optimizer: optax.OptState
     mean: Float[Array, "width"]
     variance: Float[Array, "width"]
     """Running statistics of the batch norm."""
-    step: Int[Array, ""]
 
 
 class _Labelled(NamedTuple):
@@ -95,9 +92,7 @@ def mean_auroc(truth: ProbeData, scores: Float[np.ndarray, "records labels"]) ->
     found = []
     for label in np.flatnonzero(truth.both_classes & np.isfinite(scores).all(axis=0)):
         rows = truth.known[:, label]
-        positive, rank = truth.positive[rows, label], rankdata(scores[rows, label])
-        n, m = int(positive.sum()), int((~positive).sum())
-        found.append((rank[positive].sum() - n * (n + 1) / 2) / (n * m))
+        found.append(auroc(truth.positive[rows, label], scores[rows, label]))
     return float(np.mean(found)) if found else float("nan")
 
 
@@ -112,7 +107,7 @@ def _train(
     params = dict(start)
     if settings.batch_norm:
         params |= {"scale": jnp.ones(width), "shift": jnp.zeros(width)}
-    milestone = settings.milestone * (1 if settings.milestone_in_updates else steps)
+    optimizer = _adam(settings, steps)
 
     def loss(params: dict[str, Array], rows: Array, running: tuple[Array, Array]) -> tuple[Array, tuple[Array, Array]]:
         there = (rows >= 0).astype(jnp.float32)[:, None]
@@ -126,30 +121,25 @@ def _train(
 
     def update(state: _State, rows: Array) -> tuple[_State, None]:
         gradient, (mean, variance) = jax.grad(loss, has_aux=True)(state.params, rows, (state.mean, state.variance))
-        step = state.step + 1
-        drop = jnp.where((milestone > 0) & (state.step >= milestone), 0.1, 1.0)
-        rate = settings.learning_rate * drop
-        if not settings.decoupled:
-            gradient = jax.tree.map(lambda g, p: g + settings.weight_decay * p, gradient, state.params)
-        first = jax.tree.map(lambda m, g: BETAS[0] * m + (1 - BETAS[0]) * g, state.first, gradient)
-        second = jax.tree.map(lambda v, g: BETAS[1] * v + (1 - BETAS[1]) * g * g, state.second, gradient)
-        decay = rate * settings.weight_decay if settings.decoupled else 0.0
-
-        def moved(p: Array, m: Array, v: Array) -> Array:
-            unbiased = m / (1 - BETAS[0] ** step), v / (1 - BETAS[1] ** step)
-            return p - decay * p - rate * unbiased[0] / (jnp.sqrt(unbiased[1]) + EPSILON)
-
-        params = jax.tree.map(moved, state.params, first, second)
-        return _State(params, first, second, mean, variance, step), None
+        updates, moments = optimizer.update(gradient, state.optimizer, state.params)
+        return _State(optax.apply_updates(state.params, updates), moments, mean, variance), None
 
     def epoch(state: _State, rows: Array) -> tuple[_State, tuple[Array, Array]]:
         state, _ = jax.lax.scan(update, state, rows)
         return state, _folded(state)
 
-    zeros = jax.tree.map(jnp.zeros_like, params)
-    begin = _State(params, zeros, zeros, jnp.zeros(width), jnp.ones(width), jnp.int32(0))
+    begin = _State(params, optimizer.init(params), jnp.zeros(width), jnp.ones(width))
     _, path = jax.lax.scan(epoch, begin, order)
     return path
+
+
+def _adam(settings: GradientProbeSpec, steps: int) -> optax.GradientTransformation:
+    """Adam with PyTorch's constants (optax has the same), a tenth of the rate from the milestone on."""
+    milestone = settings.milestone * (1 if settings.milestone_in_updates else steps)
+    rate = optax.piecewise_constant_schedule(settings.learning_rate, {milestone: 0.1} if milestone > 0 else None)
+    if settings.decoupled:
+        return optax.adamw(rate, weight_decay=settings.weight_decay)
+    return optax.chain(optax.add_decayed_weights(settings.weight_decay), optax.adam(rate))
 
 
 def _normalised(
