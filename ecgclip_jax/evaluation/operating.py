@@ -7,7 +7,6 @@ temperature serves all labels of a model, because a label of few validation posi
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from jaxtyping import Bool, Float
 from scipy.special import expit
 
 from ecgclip_jax.data.labels import Labels
-from ecgclip_jax.evaluation.results import Exclusion, ResultRow
+from ecgclip_jax.evaluation.results import Exclusion, ResultRow, write_json
 from ecgclip_jax.evaluation.row_columns import (
     NO_ESTIMATE,
     estimate_columns,
@@ -33,7 +32,6 @@ from ecgclip_jax.metrics import calibration
 from ecgclip_jax.metrics.intervals import Scale, corrected_interval
 from ecgclip_jax.metrics.resampling import bootstrap_sums, macro_draws
 from ecgclip_jax.metrics.thresholds import AtThreshold, Rule, at_threshold, fit_threshold, threshold_sums
-from ecgclip_jax.spec.whole_file import whole_file
 
 PROTOCOL: Final = "linear_probe"
 RULE: Final[Rule] = "youden"
@@ -110,10 +108,7 @@ def save_operating_points(
             for name, p in points.items()
         },
     }
-    path = folder / name
-    with whole_file(path) as part:
-        part.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-    return path
+    return write_json(folder / name, content)
 
 
 def operating_rows(

@@ -8,7 +8,6 @@ counted, not ECGs, because ECGs of one patient say little new.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -22,7 +21,7 @@ from ecgclip_jax.data.labels import Labels, label_matrix, record_concepts
 from ecgclip_jax.data.sources import CohortSplit, open_cohort, strictest_access
 from ecgclip_jax.evaluation.embedding import Model, Store, embed_split
 from ecgclip_jax.evaluation.operating import OperatingPoints, fit_operating_points, save_operating_points
-from ecgclip_jax.evaluation.results import SMALLEST_CELL, Exclusion
+from ecgclip_jax.evaluation.results import SMALLEST_CELL, Exclusion, without_nan
 from ecgclip_jax.evaluation.scored import Arm, Scored
 from ecgclip_jax.evaluation.selection import Overlapping, choose_rows
 from ecgclip_jax.evaluation.stored_probe import load_probe
@@ -142,7 +141,7 @@ def recalibrate(
         "fitted_on": f"{opened.cohort} {opened.version}/{opened.split}",
         "data_fingerprint": opened.fingerprint,
         "model_fingerprint": model.fingerprint,
-        "tasks": [_plain(asdict(task)) for task in tasks],
+        "tasks": [without_nan(asdict(task)) for task in tasks],
     }
     save_operating_points({PRETRAINED: told}, folder, path.name, facts)
     return Recalibrated(told, tasks, len(rows), int(patient.max()) + 1, path, tuple(warnings))
@@ -198,7 +197,3 @@ def _task(
         needed_ecgs=max(math.ceil(sick * n_patients / n_sick), math.ceil(well * n_patients / n_well)),
         enough=n_sick >= sick and n_well >= well,
     )
-
-
-def _plain(values: Mapping[str, object]) -> dict[str, object]:
-    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}

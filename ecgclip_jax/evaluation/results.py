@@ -150,7 +150,7 @@ class Results:
 
     def table(self) -> pa.Table:
         """The tidy table."""
-        return pa.Table.from_pylist([_without_nan(row) for row in self.rows], schema=result_schema())
+        return pa.Table.from_pylist([without_nan(vars(row)) for row in self.rows], schema=result_schema())
 
     def find(self, **conditions: Any) -> list[ResultRow]:
         """Rows whose columns equal the given values; levels only, unless `compared_with` is asked for."""
@@ -167,9 +167,7 @@ class Results:
         with whole_file(folder / "results.parquet") as part:
             pq.write_table(table, part)
         content = facts | {"rows": [_json_row(row) for row in self.rows if labels_in_json or row.label == "macro"]}
-        text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-        with whole_file(folder / "results.json") as part:
-            part.write_text(text, encoding="utf-8")
+        write_json(folder / "results.json", content, allow_nan=False)
         return replace(self, folder=folder)
 
 
@@ -186,11 +184,20 @@ def load_results(folder: str | Path) -> Results:
 
 
 def _json_row(row: ResultRow) -> dict[str, Any]:
-    return _without_nan(row) | {"excluded_labels": json.loads(row.excluded_labels) if row.excluded_labels else {}}
+    return without_nan(vars(row)) | {"excluded_labels": json.loads(row.excluded_labels) if row.excluded_labels else {}}
 
 
-def _without_nan(row: ResultRow) -> dict[str, Any]:
-    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in vars(row).items()}
+def without_nan(values: Mapping[str, object]) -> dict[str, Any]:
+    """NaN as null."""
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
+
+
+def write_json(path: Path, content: object, *, allow_nan: bool = True) -> Path:
+    """Writes indented JSON; a broken write never replaces a good file."""
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=allow_nan)
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8")
+    return path
 
 
 def reasons(excluded: Iterable[tuple[str, str]]) -> str:

@@ -7,16 +7,15 @@ difference over patients and training seeds against its margin.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ecgclip_jax.evaluation.paired_test import paired_test
-from ecgclip_jax.evaluation.results import Exclusion
+from ecgclip_jax.evaluation.results import Exclusion, without_nan, write_json
 from ecgclip_jax.evaluation.scored import Scored, TestSplit, class_counts
 from ecgclip_jax.evaluation.scoring import METRICS, interval_columns, left_out, macro_estimate, measure
 from ecgclip_jax.metrics.intervals import Interval
@@ -24,7 +23,6 @@ from ecgclip_jax.metrics.multiple_testing import holm
 from ecgclip_jax.metrics.non_inferiority import non_inferiority
 from ecgclip_jax.metrics.ranking import RANKING_METRICS
 from ecgclip_jax.spec.suites import Claim
-from ecgclip_jax.spec.whole_file import whole_file
 
 FILE = "claims.json"
 
@@ -165,16 +163,4 @@ def save_verdicts(verdicts: Sequence[Verdict], folder: Path) -> Path:
         }
         for verdict in verdicts
     ]
-    return write_findings(folder / FILE, content)
-
-
-def write_findings(path: Path, content: Sequence[Mapping[str, object]]) -> Path:
-    """Writes JSON; a broken write never replaces a good file."""
-    with whole_file(path) as part:
-        part.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-    return path
-
-
-def without_nan(values: Mapping[str, object]) -> dict[str, object]:
-    """NaN as null."""
-    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in values.items()}
+    return write_json(folder / FILE, content)

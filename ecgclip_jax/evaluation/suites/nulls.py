@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ecgclip_jax.evaluation.results import ResultRow
+from ecgclip_jax.evaluation.results import ResultRow, without_nan, write_json
 from ecgclip_jax.evaluation.scored import ALL_LABELS
-from ecgclip_jax.evaluation.suites.claims import without_nan, write_findings
 from ecgclip_jax.spec.suites import NullWorld, TestCohort
 
 FILE = "null_worlds.json"
@@ -110,4 +109,4 @@ def save_null_verdicts(verdicts: Sequence[NullVerdict], folder: Path) -> Path:
         }
         for verdict in verdicts
     ]
-    return write_findings(folder / FILE, content)
+    return write_json(folder / FILE, content)
