@@ -15,7 +15,7 @@ from ecgclip_jax.contracts import EcgInput
 from ecgclip_jax.evaluation.embedding import Store
 from ecgclip_jax.evaluation.scored import Arm
 from ecgclip_jax.evaluation.suites import opening, tuning
-from ecgclip_jax.evaluation.suites.fitting import Job, whole
+from ecgclip_jax.evaluation.suites.fitting import Fitted, Job, whole
 from ecgclip_jax.evaluation.suites.opening import OpenSet, open_set
 from ecgclip_jax.evaluation.suites.side_by_side import fitted_in_turn
 from ecgclip_jax.evaluation.suites.tuning import PROTOCOL, TuningInputs, TuningPlan
@@ -77,6 +77,18 @@ def test_the_first_searches_the_others_take_over_and_order_stays(
     fakes = Fakes(monkeypatch)
     found = run(opened, at_once)
     assert [float(scores[0, 0]) for scores in found] == pytest.approx([n + RATES[1] for n in range(4)])
+    assert sorted(fakes.trials) == [(0, RATES), *((n, RATES[1:]) for n in range(1, 4))]
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_what_a_probe_chose_is_no_learning_rate(monkeypatch: pytest.MonkeyPatch, opened: OpenSet, at_once: int) -> None:
+    fakes = Fakes(monkeypatch)
+    plan = TuningPlan(TuningInputs(opened), FinetuneSpec(learning_rates=RATES), lambda name, n: lambda done: None)
+    tunings = jobs_of(plan, opened)
+    strength = Fitted({test.name: np.zeros(test.labels.positive.shape) for test in opened.tests}, choice=0.1)
+    probe = Job(tunings[0].arm, "linear_probe", tunings[0].draw, ("probe",), lambda draw: strength)
+    for protocol, jobs in (("linear_probe", [probe]), (PROTOCOL, tunings)):
+        list(fitted_in_turn(protocol, jobs, opened, Store(None), plan, at_once))
     assert sorted(fakes.trials) == [(0, RATES), *((n, RATES[1:]) for n in range(1, 4))]
 
 
