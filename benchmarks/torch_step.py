@@ -1,8 +1,8 @@
 """MERL's training step in PyTorch, as published and tuned, written from its description (arXiv 2403.06659, its code).
 
-Published: ResNet-1D on [batch, lead, time], BERT-base without gradient but in train mode on reports padded to 256
-tokens, its pooler output, a linear-GELU-linear text head, two linear views of the mean over time with dropout, both
-losses as sums of two directions at temperature 0.07, AdamW with warm restarts stepped in every iteration, fp16
+Published: ResNet-1D or ViT-1D on [batch, lead, time], BERT-base without gradient but in train mode on reports padded to
+256 tokens, its pooler output, a linear-GELU-linear text head, two linear views of the mean over time with dropout,
+both losses as sums of two directions at temperature 0.07, AdamW with warm restarts stepped in every iteration, fp16
 autocast with a gradient scaler, and a loss read back in every step. Tuned: what a good PyTorch user would change.
 """
 
@@ -23,13 +23,20 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.step_cases import GATE_BATCH, VOCABULARY, Case, experiment, text_tokens
-from benchmarks.torch_tower import TorchTower, in_two_dimensions, torch_state
+from benchmarks.torch_tower import TorchTower, TorchTransformer, in_two_dimensions, torch_state
 from ecgclip_jax.models.bert_weights import SIZES, tensor_names
-from ecgclip_jax.spec.encoders import BertSpec
+from ecgclip_jax.spec.encoders import BertSpec, ViT1DSpec
 
 TEMPERATURE: Final = 0.07
 WIDTH: Final = 256
-HEAD_NAMES: Final = ("text_head/linear1", "text_head/linear2", "view_1/linear", "view_2/linear")
+HEAD_NAMES: Final = {
+    "text_head/linear1": "text_head.0",
+    "text_head/linear2": "text_head.2",
+    "ecg_head/linear1": "ecg_head.0",
+    "ecg_head/linear2": "ecg_head.2",
+    "view_1/linear": "views.0",
+    "view_2/linear": "views.1",
+}
 
 
 @dataclass(frozen=True)
@@ -62,9 +69,13 @@ class Merl(nn.Module):
 
     def __init__(self, case: Case, bert: BertSpec | None, dropout: float) -> None:
         super().__init__()
-        self.tower: nn.Module = TorchTower(case.depth, case.leads, case.samples)
+        self.tower: nn.Module = torch_tower(case)
         self.text_head = nn.Sequential(nn.Linear(768, WIDTH), nn.GELU(), nn.Linear(WIDTH, WIDTH))
-        self.views = nn.ModuleList(nn.Linear(WIDTH, WIDTH, bias=False) for _ in range(2))
+        width = case.encoder.pooled_width
+        self.ecg_head: nn.Module = nn.Identity()
+        if isinstance(case.encoder, ViT1DSpec):
+            self.ecg_head = nn.Sequential(nn.Linear(width, WIDTH), nn.GELU(), nn.Linear(WIDTH, WIDTH))
+        self.views = nn.ModuleList(nn.Linear(width, WIDTH, bias=False) for _ in range(2))
         self.dropout = nn.Dropout(dropout)
         self.bert = None
         if bert is not None:
@@ -78,13 +89,21 @@ class Merl(nn.Module):
         ecg = self.tower(x)
         text = self.text_head(pooled)
         views = (self.dropout(view(ecg["pooled_mean"])) for view in self.views)
-        return contrast(ecg["pooled"], text) + contrast(*views)
+        return contrast(self.ecg_head(ecg["pooled"]), text) + contrast(*views)
 
     def pooled(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """The text tower's output, without gradient."""
         assert self.bert is not None
         with torch.no_grad():
             return self.bert(ids, mask).pooler_output
+
+
+def torch_tower(case: Case) -> nn.Module:
+    """The case's encoder in PyTorch."""
+    encoder = case.encoder
+    if isinstance(encoder, ViT1DSpec):
+        return TorchTransformer(case.leads, case.samples, encoder.width, encoder.depth, encoder.heads)
+    return TorchTower(encoder.depth, case.leads, case.samples)
 
 
 def contrast(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
@@ -199,9 +218,10 @@ class TorchStep:
     def _statistics_apart(self) -> float:
         """Largest difference of a running mean or variance, in units of the largest one of its norm."""
         theirs = dict(self.model.tower.named_buffers())
-        params, after = _tree(self._stored, "params")["ecg"], _tree(self._stored, "stats_after")["ecg"]
+        params, after = _tree(self._stored, "params")["ecg"], _tree(self._stored, "stats_after").get("ecg", {})
         ours = {name: value for name, value in torch_state(params, after).items() if ".running_" in name}
-        return max(float((theirs[name] - value).abs().max() / value.abs().max()) for name, value in ours.items())
+        apart = (float((theirs[name] - value).abs().max() / value.abs().max()) for name, value in ours.items())
+        return max(apart, default=0.0)
 
 
 def _tree(stored: dict[str, np.ndarray], root: str) -> dict[str, Any]:
@@ -220,9 +240,10 @@ def _tree(stored: dict[str, np.ndarray], root: str) -> dict[str, Any]:
 def _torch_names(params: dict[str, Any], stats: dict[str, Any]) -> dict[str, torch.Tensor]:
     """Our tower and heads under the names of `Merl`."""
     state = {f"tower.{name}": value for name, value in torch_state(params["ecg"], stats).items()}
-    modules = ("text_head.0", "text_head.2", "views.0", "views.1")
-    for ours, theirs in zip(HEAD_NAMES, modules, strict=True):
+    for ours, theirs in HEAD_NAMES.items():
         head, layer = ours.split("/")
+        if not params["objective"].get(head):  # ResNets pool into the shared space themselves
+            continue
         leaves = params["objective"][head][layer]
         state[f"{theirs}.weight"] = torch.tensor(leaves["kernel"].T.copy())
         if "bias" in leaves:
@@ -232,7 +253,7 @@ def _torch_names(params: dict[str, Any], stats: dict[str, Any]) -> dict[str, tor
 
 def _load(model: Merl, stored: dict[str, np.ndarray], bert: BertSpec | None) -> None:
     params = _tree(stored, "params")
-    state = _torch_names(params, _tree(stored, "stats")["ecg"])
+    state = _torch_names(params, _tree(stored, "stats").get("ecg", {}))
     missing, unexpected = model.load_state_dict(state, strict=False)
     missing = [name for name in missing if not name.startswith("bert.") and not name.endswith("num_batches_tracked")]
     if missing or unexpected:

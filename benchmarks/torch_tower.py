@@ -1,4 +1,4 @@
-"""The ECG tower in PyTorch, written from the published description: the peer of the benchmark, the oracle of parity.
+"""The ECG towers in PyTorch, written from the published description: the peer of the benchmark, the oracle of parity.
 
 Description: MERL (arXiv 2403.06659) and its released code; ECGCLIP's released encoder is the same with 8 leads. Modules
 are named as our parameter paths, so that weights copy by name.
@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import nn
 
+PATCH_SAMPLES = 50
+"""Of the transformer: MERL's."""
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 
 
@@ -99,6 +101,32 @@ class TorchTower(nn.Module):
         }
 
 
+class TorchTransformer(nn.Module):
+    """MERL's ViT: windows of all leads as tokens with learned positions, pre-norm blocks, norm of the mean over tokens.
+
+    Each block is PyTorch's own layer of that form.
+    """
+
+    def __init__(self, leads: int, samples: int, width: int, depth: int, heads: int) -> None:
+        super().__init__()
+        self.patch = nn.Conv1d(leads, width, PATCH_SAMPLES, stride=PATCH_SAMPLES, bias=False)
+        self.positions = nn.Parameter(torch.randn(samples // PATCH_SAMPLES, width))
+        options: dict[str, Any] = {"dropout": 0.0, "activation": "gelu", "batch_first": True, "norm_first": True}
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(width, heads, 4 * width, **options) for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """[batch, lead, time], after `in_two_dimensions` [batch, lead, 1, time] → the arrays of `EcgOutput` by name."""
+        tokens = self.patch(x)
+        tokens = (tokens.squeeze(2) if tokens.ndim == 4 else tokens).transpose(1, 2) + self.positions
+        for block in self.blocks:
+            tokens = block(tokens)
+        features = self.norm(tokens.mean(dim=1))
+        return {"pooled": features, "features": features, "pooled_mean": features, "tokens": tokens}
+
+
 def in_two_dimensions(module: nn.Module) -> nn.Module:
     """The tower with every 1-D convolution and norm as a 2-D one of height 1, its weights kept.
 
@@ -124,6 +152,8 @@ def in_two_dimensions(module: nn.Module) -> nn.Module:
 
 def torch_state(params: dict[str, Any], stats: dict[str, Any]) -> dict[str, torch.Tensor]:
     """Our trees under PyTorch's names and layouts (also of gradients, which have the parameters' shapes)."""
+    if "patch" in params:
+        return _transformer_state(params)
     names = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
     state = {}
     for path, leaf in [*jax.tree.leaves_with_path(params), *jax.tree.leaves_with_path(stats)]:
@@ -140,3 +170,28 @@ def torch_state(params: dict[str, Any], stats: dict[str, Any]) -> dict[str, torc
     for kind in ("weight", "bias"):
         state[f"{attention}.out_proj.{kind}"] = state.pop(f"{attention}.out.{kind}")
     return state
+
+
+def _transformer_state(params: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Of `TorchTransformer`: its convolution's taps are the rows of our matrix, time before lead."""
+    positions = np.asarray(params["positions"])
+    by_tap = np.asarray(params["patch"]["kernel"])
+    leads = by_tap.shape[0] // PATCH_SAMPLES
+    state = {
+        "patch.weight": by_tap.reshape(PATCH_SAMPLES, leads, -1).transpose(2, 1, 0),
+        "positions": positions,
+        "norm.weight": params["norm"]["scale"],
+        "norm.bias": params["norm"]["bias"],
+    }
+    for number in range(sum(name.startswith("block") for name in params)):
+        block, root = params[f"block{number}"], f"blocks.{number}"
+        attention = block["attention"]
+        for ours, theirs in (("kernel", "weight"), ("bias", "bias")):
+            packed = [np.asarray(attention[name][ours]).T for name in ("query", "key", "value")]
+            state[f"{root}.self_attn.in_proj_{theirs}"] = np.concatenate(packed)
+            state[f"{root}.self_attn.out_proj.{theirs}"] = np.asarray(attention["out"][ours]).T
+            for layer in ("linear1", "linear2"):
+                state[f"{root}.{layer}.{theirs}"] = np.asarray(block[layer][ours]).T
+        for norm in ("norm1", "norm2"):
+            state |= {f"{root}.{norm}.weight": block[norm]["scale"], f"{root}.{norm}.bias": block[norm]["bias"]}
+    return {name: torch.tensor(np.array(value)) for name, value in state.items()}

@@ -12,8 +12,7 @@ e  a with cached text, on CPUs only (there all are float32)
 The figures are d/b, two tuned steps, and c/a, two plain ones; d/a mixes a framework with an algorithm. Before any
 timing a gate runs all forms in float32 from one set of weights: loss, gradient, BatchNorm statistics, three updates.
 Each arm has a process of its own; they take turns A B B A on one batch that stays on the device. Our step begins at
-stored int16 and prepares the signal; the peers are given float32 that is ready. The project has no ViT encoder yet, so
-ViT-small is not among the cases.
+stored int16 and prepares the signal; the peers are given float32 that is ready.
 """
 
 from __future__ import annotations

@@ -6,11 +6,11 @@ The paper's settings and equations are not public; `objective` says what each pa
 recipe of the group's later code (FOCAL): ClinicalBERT with its first nine layers frozen, at most 64 tokens a tag, lr
 2e-5 with 10 % warm-up, weight decay 1e-4, 100 ECGs per device (8 devices are our guess). Known of the paper: a coarse
 stage on reports, then a fine stage on reports whose waveform features a language model has filled in. That
-enrichment is no part of this package: the fine variant learns from the statements that the reports have. Its encoder
-(a ViT over lead windows) does not exist here yet; a ResNet-18 stands in.
+enrichment is no part of this package: the fine variant learns from the statements that the reports have. Its encoder's
+size is not public; FOCAL's stands here, a ViT-tiny whose tokens are windows of one second of one lead.
 """
 
-from ecgclip_jax.spec.encoders import BertSpec, HeadSpec, ResNet1DSpec, TokenizerSpec
+from ecgclip_jax.spec.encoders import BertSpec, HeadSpec, TokenizerSpec, ViT1DSpec
 from ecgclip_jax.spec.experiment import DataSpec, Experiment, OptimizerSpec, RunSpec, Source
 from ecgclip_jax.spec.objectives import FgClepSpec
 from ecgclip_jax.spec.signal import merl
@@ -30,10 +30,10 @@ def variants() -> dict[str, Experiment]:
     """`fine`; `plain` without the three ideas; `coarse`, one text per ECG; `demo` and `smoke` on synthetic ECGs."""
     fine = Experiment(
         name="fg_clep_fine",
-        summary="FG-CLEP's fine stage on the statements of the reports, with a ResNet-18",
+        summary="FG-CLEP's fine stage on the statements of the reports, with FOCAL's ViT-tiny over lead windows",
         data=DataSpec(sources=(Source(cohort="mimic_iv_ecg"),), batch_global=800, min_report_words=4, texts_per_ecg=4),
         signal=merl(),
-        ecg_encoder=ResNet1DSpec(depth=18, pooling="mean"),
+        ecg_encoder=ViT1DSpec(patch_samples=500, windows="each_lead"),
         text_encoder=BertSpec(
             weights=TEXT_MODEL,
             tokenizer=TokenizerSpec(source=TEXT_MODEL, max_tokens=64),

@@ -9,9 +9,12 @@ marked as our choice below.
 One thing differs on purpose: the released loop leaves its frozen text tower in train mode, so that BERT's dropout (0.1)
 is noise on its outputs. Here that noise is left out, so that each distinct report is embedded once instead of in every
 step; `released_live` keeps it, and with it the text tower in every step.
+
+`vit` is MERL's other encoder, ViT-tiny, with the settings of `released`. Its published head normalises by running
+BatchNorm statistics; here a linear-GELU-linear head stands in its place, as on the text side (our choice).
 """
 
-from ecgclip_jax.spec.encoders import BertSpec, HeadSpec, ResNet1DSpec, TokenizerSpec
+from ecgclip_jax.spec.encoders import BertSpec, HeadSpec, ResNet1DSpec, TokenizerSpec, ViT1DSpec
 from ecgclip_jax.spec.experiment import DataSpec, Experiment, OptimizerSpec, RunSpec, Source
 from ecgclip_jax.spec.objectives import InfoNCESpec
 from ecgclip_jax.spec.signal import merl
@@ -29,7 +32,8 @@ def _epochs(epochs: int, batch_global: int) -> int:
 
 def variants() -> dict[str, Experiment]:
     """`released` (the published code), `released_live` (dropout in its frozen text tower too), `paper` (lr, decay,
-    epochs, batch and frozen layers as the paper has them), and `demo` on synthetic ECGs."""
+    epochs, batch and frozen layers as the paper has them), `vit` (ViT-tiny in place of ResNet-18), and `demo` on
+    synthetic ECGs."""
     released = Experiment(
         name="merl_released",
         summary="MERL ResNet-18 with the released code's settings",
@@ -97,4 +101,12 @@ def variants() -> dict[str, Experiment]:
             "text_encoder.dropout": 0.1,
         }
     )
-    return {"released": released, "released_live": live, "paper": paper, "demo": demo}
+    vit = released.replace(
+        {
+            "name": "merl_vit",
+            "summary": "MERL ViT-tiny with the released code's settings",
+            "ecg_encoder": ViT1DSpec(norm_groups=8),
+            "objective.ecg_head": HeadSpec(kind="mlp", hidden=256),
+        }
+    )
+    return {"released": released, "released_live": live, "paper": paper, "vit": vit, "demo": demo}

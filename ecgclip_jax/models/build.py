@@ -7,6 +7,7 @@ from functools import cached_property, partial
 from typing import Any
 
 import jax
+from flax import nnx
 from jaxtyping import Array, Bool, Int, Key
 
 from ecgclip_jax.contracts import EcgInput, EcgOutput, PackedTexts, RowKeys, TextOutput
@@ -14,7 +15,9 @@ from ecgclip_jax.models.bert import Bert
 from ecgclip_jax.models.bert_weights import load_bert
 from ecgclip_jax.models.functional import PureModule, Tree
 from ecgclip_jax.models.layers import BLOCK_OUTPUT, CONVOLUTION_OUTPUT, NORM_MOMENTS
-from ecgclip_jax.models.resnet1d import ResNet1D, trunk_width
+from ecgclip_jax.models.resnet1d import ResNet1D
+from ecgclip_jax.models.vit1d import ViT1D
+from ecgclip_jax.spec.encoders import EcgEncoderSpec, ViT1DSpec
 from ecgclip_jax.spec.experiment import Experiment
 
 ECG_TOWER, TEXT_TOWER = "ecg_tower", "text_tower"
@@ -42,13 +45,13 @@ class Towers:
         leads, samples = experiment.encoder_leads, experiment.signal.samples
         # BatchNorm's groups lie within micro-batches, which is all that the tower sees at a time.
         ecg = ecg.replace({"norm_groups": ecg.norm_groups // memory.micro_batches})
-        self.feature_width = trunk_width(ecg)
-        self.ecg_width = ecg.pool_width if ecg.pooling == "attention" else self.feature_width
+        self.feature_width, self.ecg_width = ecg.feature_width, ecg.pooled_width
         self.text_width = 0 if text is None else text.hidden
-        self._text_spec, self._vocab_size, self._memory = text, vocab_size, memory
-        kept = KEPT_OF_ECG[memory.ecg_remat]
-        self._make_ecg = partial(ResNet1D, ecg, leads=leads, samples=samples, kept=kept)
+        self._text_spec, self._vocab_size, self._remat_text = text, vocab_size, memory.text_remat == "layers"
+        self._make_ecg = partial(ecg_tower, ecg, leads=leads, samples=samples, kept=KEPT_OF_ECG[memory.ecg_remat])
         self._ecg = PureModule(lambda rngs: self._make_ecg(rngs=rngs))
+        # A residual network keeps what it is told to by itself, between its blocks.
+        self._remat_ecg = isinstance(ecg, ViT1DSpec) and memory.ecg_remat == "blocks"
         self._text = None if text is None else PureModule(lambda rngs: Bert(text, vocab_size, rngs=rngs))
 
     def init(self, key: Key[Array, ""]) -> tuple[Tree, Tree]:
@@ -84,7 +87,8 @@ class Towers:
 
         With `train` BatchNorm uses the batch's own statistics and moves the running ones; without, the running ones.
         """
-        output, new_stats = self._ecg.apply(params, stats, ecg_input, train=train, keys=keys)
+        apply = _keeping_blocks(partial(self._ecg.apply, train=train), self._remat_ecg)
+        output, new_stats = apply(params, stats, ecg_input, keys=keys)
         return output, new_stats
 
     def folded_ecg(self, params: Tree, ecg_input: EcgInput) -> EcgOutput:
@@ -114,7 +118,7 @@ class Towers:
         if self._text is None:
             raise ValueError("this experiment has no text tower")
         apply = partial(self._text.apply, train=train)
-        output: TextOutput = _text_remat(apply, self._memory.text_remat)(params, {}, ids, mask, keys=keys)[0]
+        output: TextOutput = _keeping_blocks(apply, self._remat_text)(params, {}, ids, mask, keys=keys)[0]
         return output
 
     @jax.named_scope(TEXT_TOWER)
@@ -126,16 +130,31 @@ class Towers:
         """
         if self._text is None:
             raise ValueError("this experiment has no text tower")
-        apply = _text_remat(partial(self._text.apply, train=False), self._memory.text_remat)
+        apply = _keeping_blocks(partial(self._text.apply, train=False), self._remat_text)
         output: TextOutput = apply(params, {}, texts.ids, texts.text >= 0, packed=texts)[0]
         return output
 
 
-def _text_remat(apply: Callable[..., Any], policy: str) -> Callable[..., Any]:
-    """`apply` whose backward pass keeps the outputs of layers and computes the rest again, if that is the policy."""
-    if policy == "none":
+def _keeping_blocks(apply: Callable[..., Any], remat: bool) -> Callable[..., Any]:
+    """`apply` whose backward pass, with `remat`, keeps the outputs of blocks or layers and computes the rest again."""
+    if not remat:
         return apply
     return jax.checkpoint(apply, policy=jax.checkpoint_policies.save_only_these_names(BLOCK_OUTPUT))
+
+
+def ecg_tower(
+    spec: EcgEncoderSpec,
+    *,
+    leads: int,
+    samples: int,
+    rngs: nnx.Rngs,
+    folded: bool = False,
+    kept: tuple[str, ...] | None = None,
+) -> ResNet1D | ViT1D:
+    """The module of an ECG encoder; `folded` and `kept` are about residual networks (`ResNet1D`)."""
+    if isinstance(spec, ViT1DSpec):
+        return ViT1D(spec, leads=leads, samples=samples, rngs=rngs)
+    return ResNet1D(spec, leads=leads, samples=samples, rngs=rngs, folded=folded, kept=kept)
 
 
 def build_towers(experiment: Experiment, vocab_size: int) -> Towers:

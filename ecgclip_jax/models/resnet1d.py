@@ -33,11 +33,6 @@ def trunk_steps(samples: int) -> int:
     return math.ceil(samples / TOTAL_STRIDE)
 
 
-def trunk_width(spec: ResNet1DSpec) -> int:
-    """Channels of the trunk's map: 512 for ResNet-18 and -34, 2048 for ResNet-50 and -101."""
-    return spec.width * 8 * (4 if spec.depth >= 50 else 1)
-
-
 MakeNorm = Callable[[int], Norm]
 """A norm of so many channels."""
 

@@ -7,7 +7,8 @@ from typing import Final
 import pandas as pd
 
 from ecgclip_jax.evaluation.index_ecg import DEFAULT_WINDOW
-from ecgclip_jax.reporting.content import Section, TableContent
+from ecgclip_jax.reporting.content import FigureContent, Section, TableContent, drawn
+from ecgclip_jax.reporting.suite_figures import setting_curves
 from ecgclip_jax.reporting.suite_rows import AUROC, Stratum, SuiteTable, fit_name, levels, records
 from ecgclip_jax.reporting.suite_tables import narrow_cell
 from ecgclip_jax.spec.suites import PRETRAINED
@@ -33,33 +34,49 @@ def axis_sections(table: SuiteTable) -> list[Section]:
     for axis, title in _TITLES.items():
         if (own := table.axes[table.axes["axis"] == axis] if len(table.axes) else table.axes).empty:
             continue
-        blocks = [block for stratum in table.strata for block in _tables(table, own, stratum)]
+        blocks = [block for stratum in table.strata for block in _blocks(table, own, stratum)]
         sections.append(Section(title, [_NOTES[axis]], blocks=blocks))
     return sections
 
 
-def _tables(table: SuiteTable, rows: pd.DataFrame, stratum: Stratum) -> list[TableContent]:
-    """Macro AUROC, one table per stratum: protocols as headings, settings as lines."""
+def _blocks(table: SuiteTable, rows: pd.DataFrame, stratum: Stratum) -> list[TableContent | FigureContent]:
+    """Macro AUROC of a stratum, as curves and in figures."""
+    found = _settings(table, rows, stratum)
+    if found.empty:
+        return []
+    tests = [test.name for test in table.real_sets[stratum.cohorts].tests]
+    places = [name for name in tests if name in set(found["split"])]
+    curves = found.assign(panel=[fit_name(p, 1.0) for p in found["protocol"]], place=found["split"])
+    caption = f"{stratum.title}: macro AUROC; band: 95 % interval of {tests[0]}. Numbers of tasks stand in the table."
+    return [drawn(setting_curves(curves, tests[0]), caption), _figures(found, places, stratum)]
+
+
+def _settings(table: SuiteTable, rows: pd.DataFrame, stratum: Stratum) -> pd.DataFrame:
+    """Macro AUROC under every setting, the ECGs as recorded first where they have the same tasks."""
     mine = (rows["home"] == stratum.cohorts) & (rows["availability"] == stratum.availability)
     changed = levels(rows[mine & (rows["label_group"] == stratum.source)], AUROC, macro=True)
     changed = changed[changed["n_labels"] > 0]
-    if changed.empty:
-        return []
+    if changed.empty or (changed["axis"] == "index_ecg").any():
+        return changed
     base = levels(table.of(stratum), AUROC, macro=True)
     base = base[(base["model"] == PRETRAINED) & (base["label_fraction"] == 1.0)].assign(setting="as recorded")
-    base = base[:0] if (changed["axis"] == "index_ecg").any() else base
-    places = [t.name for t in table.real_sets[stratum.cohorts].tests if t.name in set(changed["split"])]
+    known = base["protocol"].isin(changed["protocol"]) & base["split"].isin(changed["split"])
+    return pd.concat([base[known], changed])
+
+
+def _figures(found: pd.DataFrame, places: list[str], stratum: Stratum) -> TableContent:
+    """Protocols as headings, settings as lines, tests as columns."""
     lines: list[list[str]] = []
-    for protocol in dict.fromkeys(changed["protocol"]):
+    for protocol in dict.fromkeys(found["protocol"]):
         lines.append([fit_name(protocol, 1.0)])
-        own = pd.concat([base[base["protocol"] == protocol], changed[changed["protocol"] == protocol]])
+        own = found[found["protocol"] == protocol]
         cells = {(r.setting, r.split): r for r in records(own)}
         for setting in dict.fromkeys(own["setting"]):
             counts = sorted({int(r.n_labels) for (s, _), r in cells.items() if s == setting})
-            found = [cells.get((setting, place)) for place in places]
+            values = [cells.get((setting, place)) for place in places]
             lines.append(
                 [setting, "–".join(map(str, {counts[0]: 0, counts[-1]: 0}))]
-                + ["–" if r is None else narrow_cell(r) for r in found]
+                + ["–" if r is None else narrow_cell(r) for r in values]
             )
     columns = ["setting", "tasks", *places]
-    return [TableContent(columns, lines, title=f"{stratum.title}: macro AUROC", numeric=range(1, len(columns)))]
+    return TableContent(columns, lines, title=f"{stratum.title}: macro AUROC", numeric=range(1, len(columns)))

@@ -119,6 +119,32 @@ def label_curves(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def setting_curves(table: pd.DataFrame, inside: str) -> Figure:
+    """A figure under each setting, a panel per protocol: the internal test with its band, the others as thin lines.
+
+    Args:
+        table: columns `panel`, `place`, `setting`, `value`, `ci_low`, `ci_high`; settings in their order.
+        inside: the internal test among the places.
+    """
+    names, settings = list(dict.fromkeys(table["panel"])), list(dict.fromkeys(table["setting"]))
+    places = [inside, *(place for place in dict.fromkeys(table["place"]) if place != inside)]
+    figure, axes = sheet(7.6, 2.5, columns=len(names))
+    for axis, name in zip(axes[0], names, strict=True):
+        for place in places:
+            own = table[(table["panel"] == name) & (table["place"] == place)].set_index("setting").reindex(settings)
+            here = place == inside
+            colour, width = (MODEL_COLOURS[0], 1.8) if here else (INK, 0.6)
+            label = inside if here else "other tests" if place == places[1] else "_"
+            axis.plot(range(len(settings)), own["value"], label=label, color=colour, lw=width, marker="o", ms=2 * width)
+            if here:
+                axis.fill_between(range(len(settings)), own["ci_low"], own["ci_high"], color=colour, alpha=0.15, lw=0)
+        axis.set_xticks(range(len(settings)), settings, fontsize=_SMALL)
+        axis.set_title(name, fontsize=8, color=INK)
+        axis.tick_params(labelsize=_SMALL)
+    _legend(figure, axes[0, 0])
+    return figure
+
+
 def ladder_steps(table: pd.DataFrame) -> Figure:
     """A step per rung, one change each, a panel per figure.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -34,6 +34,62 @@ class ResNet1DSpec(Spec):
         if self.pooling == "attention" and self.pool_width % self.pool_heads:
             raise ValueError(f"pool_width {self.pool_width} must divide by pool_heads {self.pool_heads}")
         return self
+
+    @property
+    def feature_width(self) -> int:
+        """Channels of the trunk's map: 512 for ResNet-18 and -34, 2048 for ResNet-50 and -101."""
+        return self.width * 8 * (4 if self.depth >= 50 else 1)
+
+    @property
+    def pooled_width(self) -> int:
+        """Width of what goes into the shared space."""
+        return self.pool_width if self.pooling == "attention" else self.feature_width
+
+    def trunk(self) -> ResNet1DSpec:
+        """The same trunk without a pooling of its own, BatchNorm over the whole batch."""
+        return self.replace({"pooling": "mean", "norm_groups": 1})
+
+
+class ViT1DSpec(Spec):
+    """MERL's 1-D vision transformer: windows of time as tokens, pre-norm blocks, the mean over tokens.
+
+    Published sizes (width / heads): tiny 192 / 3, small 384 / 6, middle 512 / 8, base 768 / 12, all of depth 12.
+    """
+
+    kind: Literal["vit1d"] = "vit1d"
+    patch_samples: int = Field(50, ge=1)
+    """Samples of a window; windows do not overlap and must fill the signal."""
+    windows: Literal["all_leads", "each_lead"] = "all_leads"
+    """A token holds all leads of its window (MERL), or one lead's (FOCAL, the successor of FG-CLEP)."""
+    width: int = Field(192, ge=8)
+    depth: int = Field(12, ge=1)
+    heads: int = Field(3, ge=1)
+    norm_groups: int = Field(1, ge=1)
+    """As in `ResNet1DSpec`, for heads with BatchNorm; the tower itself has none."""
+    dtype: ComputeDtype = "float32"
+
+    @model_validator(mode="after")
+    def _heads(self) -> ViT1DSpec:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} must divide by heads {self.heads}")
+        return self
+
+    @property
+    def feature_width(self) -> int:
+        """Of the normalised mean over tokens."""
+        return self.width
+
+    @property
+    def pooled_width(self) -> int:
+        """The features themselves go into the shared space."""
+        return self.width
+
+    def trunk(self) -> ViT1DSpec:
+        """The same tower; heads are not part of it."""
+        return self.replace({"norm_groups": 1})
+
+
+EcgEncoderSpec = Annotated[ResNet1DSpec | ViT1DSpec, Field(discriminator="kind")]
 
 
 class TokenizerSpec(Spec):

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from ecgclip_jax.spec.base import Spec
-from ecgclip_jax.spec.encoders import BertSpec, ResNet1DSpec
+from ecgclip_jax.spec.encoders import BertSpec, EcgEncoderSpec, ResNet1DSpec, ViT1DSpec
 from ecgclip_jax.spec.objectives import FgClepSpec, InfoNCESpec, ObjectiveSpec, SigmoidSpec
 from ecgclip_jax.spec.signal import AugmentSpec, SignalSpec, ViewSpec
 from ecgclip_jax.spec.statements import TRAINING_KINDS, StatementKind
@@ -186,7 +186,7 @@ class Experiment(Spec):
     signal: SignalSpec
     augment: AugmentSpec = AugmentSpec()
     view: ViewSpec = ViewSpec()
-    ecg_encoder: ResNet1DSpec = ResNet1DSpec()
+    ecg_encoder: EcgEncoderSpec = ResNet1DSpec()
     text_encoder: BertSpec | None = BertSpec()
     """None for an objective that reads no text."""
     objective: ObjectiveSpec = InfoNCESpec()
@@ -298,14 +298,30 @@ class Experiment(Spec):
 
     @model_validator(mode="after")
     def _shared_space(self) -> Experiment:
-        objective, encoder = self.objective, self.ecg_encoder
-        if not isinstance(objective, InfoNCESpec | SigmoidSpec | FgClepSpec) or encoder.pooling != "attention":
+        objective, width = self.objective, self.ecg_encoder.pooled_width
+        if not isinstance(objective, InfoNCESpec | SigmoidSpec | FgClepSpec) or objective.ecg_head.kind != "none":
             return self
-        if objective.ecg_head.kind == "none" and encoder.pool_width != objective.embedding_dim:
+        if isinstance(objective, FgClepSpec) and objective.tag_attention:  # which has a head of its own
+            return self
+        if width != objective.embedding_dim:
             raise ValueError(
-                f"objective.ecg_head is 'none', so ecg_encoder.pool_width {encoder.pool_width} must equal "
-                f"objective.embedding_dim {objective.embedding_dim}"
+                f"objective.ecg_head is 'none', so what the ECG tower pools (width {width}: ecg_encoder.pool_width, or "
+                f"the trunk's) must equal objective.embedding_dim {objective.embedding_dim}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _transformer(self) -> Experiment:
+        encoder, samples = self.ecg_encoder, self.signal.samples
+        if not isinstance(encoder, ViT1DSpec):
+            return self
+        if samples % encoder.patch_samples:
+            raise ValueError(
+                f"ecg_encoder.patch_samples {encoder.patch_samples} must divide signal.samples {samples}: what is left "
+                "over would never be seen"
+            )
+        if self.memory.ecg_remat == "convolutions":
+            raise ValueError("memory.ecg_remat 'convolutions': a transformer has none; use 'blocks'")
         return self
 
     @model_validator(mode="after")

@@ -23,7 +23,7 @@ Schedule = Callable[[Int[Array, ""]], Float[Array, ""]]
 
 DECAY_RULES: tuple[tuple[str, bool], ...] = (
     (r"(^|/)(kernel|embedding)$", True),
-    (r"(^|/)(bias|scale|positions|query_token|log_scale|logit_bias)$", False),
+    (r"(^|/)(bias|scale|(lead_)?positions|query_token|log_scale|logit_bias)$", False),
 )
 """What weight decay pulls on unless `optimizer.decay_all`: matrices and embeddings. A new name needs a decision."""
 

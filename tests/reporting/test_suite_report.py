@@ -22,13 +22,13 @@ from ecgclip_jax.evaluation.scored import Arm, Scored, TestSplit
 from ecgclip_jax.evaluation.suites.claims import Finding, Verdict
 from ecgclip_jax.evaluation.suites.nulls import judge_nulls, save_null_verdicts
 from ecgclip_jax.evaluation.suites.runner import SuiteOutcome
-from ecgclip_jax.reporting.content import Section, TableContent
+from ecgclip_jax.reporting.content import FigureContent, Section, TableContent
 from ecgclip_jax.reporting.curve_bands import GRID, curve_bands
 from ecgclip_jax.reporting.model_card import OPEN, card_sections
 from ecgclip_jax.reporting.suite_axes import axis_sections
 from ecgclip_jax.reporting.suite_claims import claims_section
 from ecgclip_jax.reporting.suite_curves import _points, stored_tests
-from ecgclip_jax.reporting.suite_figures import claim_forest, label_curves, task_forest
+from ecgclip_jax.reporting.suite_figures import claim_forest, label_curves, setting_curves, task_forest
 from ecgclip_jax.reporting.suite_nulls import null_section
 from ecgclip_jax.reporting.suite_operating import operating_section
 from ecgclip_jax.reporting.suite_page import write_suite_report
@@ -276,12 +276,34 @@ def test_settings_stand_beside_the_ecgs_as_recorded_and_windows_by_themselves(tm
     table = suite_table(save(tmp_path, found), SPEC)
     assert set(table.rows["value"]) == {0.81, 0.79}
     fewer, windows = axis_sections(table)
-    assert fewer.blocks[0].rows == [
+    curves, figures = fewer.blocks
+    assert isinstance(curves, FigureContent)
+    assert isinstance(figures, TableContent)
+    assert figures.rows == [
         ["linear probe, 100 % of the labels"],
         ["as recorded", "2", "0.810\n0.50–0.90", "–"],
         ["1 lead", "1–2", "0.620\n0.50–0.90", "0.640\n0.50–0.90"],
     ]
-    assert [line[0] for line in windows.blocks[0].rows][1:] == ["1 day before the echo"]
+    assert [line[0] for line in windows.blocks[1].rows][1:] == ["1 day before the echo"]
+
+
+def test_curves_of_settings_hold_the_table_the_internal_test_with_its_band() -> None:
+    data = [
+        {"panel": "probe", "place": place, "setting": setting, "value": value, "ci_low": value - 0.1, "ci_high": 0.9}
+        for setting, place, value in (
+            ("as recorded", "out", 0.7),
+            ("as recorded", "in", 0.8),
+            ("1 lead", "in", 0.6),
+        )
+    ]
+    (axis,) = setting_curves(pd.DataFrame(data), "in").axes
+    inside, outside = axis.lines
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["as recorded", "1 lead"]
+    assert inside.get_ydata().tolist() == [0.8, 0.6]
+    assert outside.get_ydata().tolist()[0] == 0.7
+    assert np.isnan(outside.get_ydata()[1])
+    (band,) = axis.collections
+    assert band.get_paths()[0].vertices[:, 1].min() == pytest.approx(0.5)
 
 
 def test_verdicts_come_first_and_figures_hold_their_findings() -> None:

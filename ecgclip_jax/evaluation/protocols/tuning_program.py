@@ -21,12 +21,12 @@ from jaxtyping import Array, Float
 
 from ecgclip_jax.contracts import EcgInput
 from ecgclip_jax.evaluation.protocols.tuning_data import on_device
+from ecgclip_jax.models.build import ecg_tower
 from ecgclip_jax.models.functional import PureModule, Tree
-from ecgclip_jax.models.resnet1d import ResNet1D, trunk_width
 from ecgclip_jax.parallel.host import batch_sharding, replicated
 from ecgclip_jax.parallel.mesh import build_mesh
 from ecgclip_jax.parallel.rules import match_rules
-from ecgclip_jax.spec.encoders import ResNet1DSpec
+from ecgclip_jax.spec.encoders import EcgEncoderSpec
 from ecgclip_jax.spec.experiment import Experiment, MeshSpec
 from ecgclip_jax.training.optimizer import DECAY_RULES
 
@@ -80,13 +80,12 @@ class TuningProgram:
 
 def tuning_program(experiment: Experiment, batch: int) -> TuningProgram:
     """The programs for an experiment's encoder; the same object for equal architectures and batches."""
-    trunk = experiment.ecg_encoder.replace({"pooling": "mean", "norm_groups": 1})
-    return _program(trunk, experiment.encoder_leads, experiment.signal.samples, batch)
+    return _program(experiment.ecg_encoder.trunk(), experiment.encoder_leads, experiment.signal.samples, batch)
 
 
 @lru_cache(maxsize=8)
-def _program(spec: ResNet1DSpec, leads: int, samples: int, batch: int) -> TuningProgram:
-    trunk = PureModule(lambda rngs: ResNet1D(spec, leads=leads, samples=samples, rngs=rngs))
+def _program(spec: EcgEncoderSpec, leads: int, samples: int, batch: int) -> TuningProgram:
+    trunk = PureModule(lambda rngs: ecg_tower(spec, leads=leads, samples=samples, rngs=rngs))
     devices = jax.local_devices()
     mesh = build_mesh(MeshSpec(), devices[: math.gcd(batch, len(devices))])
     everywhere, rows = replicated(mesh), batch_sharding(mesh)
@@ -121,7 +120,7 @@ def _program(spec: ResNet1DSpec, leads: int, samples: int, batch: int) -> Tuning
 
     return TuningProgram(
         frozenset(jax.eval_shape(trunk.init, jax.random.key(0))[0]),
-        trunk_width(spec),
+        spec.feature_width,
         mesh,
         jax.jit(
             step,
