@@ -92,7 +92,7 @@ class Report:
 
 
 def measure(
-    arms: Sequence[Arm], *, quick: bool, rounds: int | None = None, sample_s: float | None = None
+    arms: Sequence[Arm], *, quick: bool, rounds: int | None = None, sample_s: float | None = None, warm: bool = False
 ) -> tuple[Timing, ...]:
     """Times arms in turns, in alternating order, and discards samples taken while the machine was busy.
 
@@ -101,10 +101,11 @@ def measure(
         quick: 3 rounds of samples of at least 0.25 s; otherwise 9 of 1 s.
         rounds: overrides the number of rounds.
         sample_s: overrides the least duration of a sample; `run` is repeated until it is reached.
+        warm: the arms have run before and take long: each sample is one run, and no other precedes it.
     """
     rounds = rounds or (3 if quick else 9)
     sample_s = sample_s if sample_s is not None else (0.25 if quick else 1.0)
-    repeats = {arm.name: _calibrate(arm, sample_s) for arm in arms}
+    repeats = {arm.name: 1 if warm else _calibrate(arm, sample_s) for arm in arms}
     clean: dict[str, list[_Sample]] = {arm.name: [] for arm in arms}
     disturbed: dict[str, list[_Sample]] = {arm.name: [] for arm in arms}
     for turn in range(rounds):

@@ -1,6 +1,7 @@
 """Missing samples on device: limb leads that others determine, what filters see in a gap, and what stays masked.
 
-Each piece costs nothing on a batch without missing samples (a `lax.cond` on the whole batch).
+Each piece costs nothing on a batch without missing samples, and what looks for the neighbours of a gap nothing where
+leads are missing as a whole, the common case (a `lax.cond` on the whole batch).
 """
 
 from __future__ import annotations
@@ -55,13 +56,18 @@ def fill_gaps(
     """
     missing = ecg_uv == MISSING_UV
 
-    def fill(_: None) -> Array:
-        if policy == "zero":
-            return jnp.where(missing, 0, ecg_uv).astype(jnp.float32)
-        return _interpolate(ecg_uv, missing)
+    def zeroed(ecg_uv: Array) -> Array:
+        return jnp.where(missing, 0, ecg_uv).astype(jnp.float32)
 
-    filled: Array = jax.lax.cond(missing.any(), fill, lambda _: ecg_uv.astype(jnp.float32), None)
+    if policy == "zero":
+        return zeroed(ecg_uv)
+    filled: Array = jax.lax.cond(_has_gaps(missing), lambda uv: _interpolate(uv, missing), zeroed, ecg_uv)
     return filled
+
+
+def _has_gaps(missing: Bool[Array, "batch time lead"]) -> Bool[Array, ""]:
+    """Whether a lead of any record is there at some times and not at others."""
+    return (missing.any(axis=1) & ~missing.all(axis=1)).any()
 
 
 def _interpolate(ecg_uv: Int16[Array, "batch time lead"], missing: Bool[Array, "batch time lead"]) -> Array:
@@ -98,8 +104,8 @@ def resampled_validity(
         missing_before = jnp.pad(jnp.cumsum(~valid, axis=1, dtype=jnp.int32), ((0, 0), (1, 0), (0, 0)))
         return missing_before[:, last] == missing_before[:, first]
 
-    def all_valid(valid: Array) -> Array:
-        return jnp.ones((valid.shape[0], samples_out, valid.shape[2]), bool)
+    def as_it_begins(valid: Array) -> Array:
+        return jnp.broadcast_to(valid[:, :1], (valid.shape[0], samples_out, valid.shape[2]))
 
-    resampled: Array = jax.lax.cond(valid.all(), all_valid, shrink, valid)
+    resampled: Array = jax.lax.cond(_has_gaps(~valid), shrink, as_it_begins, valid)
     return resampled

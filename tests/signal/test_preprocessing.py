@@ -141,6 +141,22 @@ def test_gap_is_interpolated_for_the_filter_and_masked_after() -> None:
     assert ecg.lead_present.all()
 
 
+def test_a_missing_lead_is_the_same_beside_records_with_gaps_and_without() -> None:
+    ecg_uv = make_ecgs(2)
+    ecg_uv[0, :, 7] = MISSING_UV
+    without = run(BAND_100HZ, ecg_uv)
+    ecg_uv[1, 2000:2101, 6] = MISSING_UV
+    beside = run(BAND_100HZ, ecg_uv)
+    for alone, together in zip(jax.tree.leaves(without), jax.tree.leaves(beside), strict=True):
+        np.testing.assert_array_equal(alone[0], together[0])
+    lead_v2 = LEADS_8.index("V2")
+    assert not without.lead_present[0, lead_v2]
+    assert not np.any(without.signal[0, :, lead_v2])
+    expected = band_100hz_by_scipy(ecg_uv[:1])
+    others = [lead for lead in range(8) if lead != lead_v2]
+    assert np.abs(without.signal[0, 12:1012, others].T - expected[0][:, others]).max() <= 1e-4
+
+
 def test_short_record_is_invalid_where_it_is_missing_in_every_lead() -> None:
     ecg_uv = make_ecgs(1)
     ecg_uv[:, 3000:] = MISSING_UV
