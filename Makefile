@@ -11,7 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX = $(CURDIR)/.cache/python
 # What takes longest stands with the comparisons, so that either half of CI keeps well within its time.
 LONG    = tests/multiprocess tests/training/test_objectives_learn.py tests/evaluation/test_presets.py \
-          tests/evaluation/test_gradient_probe.py tests/cli/test_profile.py
+          tests/evaluation/test_gradient_probe.py tests/cli/test_profile.py tests/real_data/test_suite_real.py
 # A file is one worker's, the longest files are first (`tests/conftest.py`).
 TWO_WORKERS = -n 2 --dist loadfile --no-loadscope-reorder
 

@@ -12,7 +12,7 @@ from ecgclip_jax.data.sources import CohortSplit
 from ecgclip_jax.evaluation.embedding import EcgArrays, Model, Store, embed_split, split_name
 from ecgclip_jax.evaluation.suites.opening import OpenSet, SuiteSplit
 
-Rows = Int[np.ndarray, "records"]
+Rows = Int[np.ndarray, "_"]
 """Row numbers of a split, rising."""
 TABULAR_MEASUREMENTS = ("heart_rate_bpm", "pr_ms", "qrs_ms", "qt_ms", "qtc_ms", "axis_deg")
 """What a cart prints beside the tracing, where a cohort has it."""

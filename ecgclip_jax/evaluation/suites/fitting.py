@@ -25,9 +25,9 @@ from ecgclip_jax.evaluation.scored import ALL_LABELS, Arm, Scored
 from ecgclip_jax.evaluation.suites.opening import OpenSet, SuiteSplit
 from ecgclip_jax.spec.evaluation import GradientProbeSpec, LogisticProbeSpec
 
-Features = Mapping[str, Float[np.ndarray, "records width"]]
+Features = Mapping[str, Float[np.ndarray, "_ width"]]
 """By split name: what a probe reads."""
-TestScores = dict[str, Float[np.ndarray, "records labels"]]
+TestScores = dict[str, Float[np.ndarray, "_ labels"]]
 VALIDATION = "validation"
 """Name of the validation split's scores among those kept of a fit."""
 
