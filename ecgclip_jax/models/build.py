@@ -150,7 +150,7 @@ def ecg_tower(
     rngs: nnx.Rngs,
     folded: bool = False,
     kept: tuple[str, ...] | None = None,
-) -> ResNet1D | ViT1D:
+) -> nnx.Module:
     """The module of an ECG encoder; `folded` and `kept` are about residual networks (`ResNet1D`)."""
     if isinstance(spec, ViT1DSpec):
         return ViT1D(spec, leads=leads, samples=samples, rngs=rngs)

@@ -40,7 +40,7 @@ def towers_of(signal: SignalSpec, batch_global: int = 16, **encoder: Any) -> Tow
         data=DataSpec(sources=(Source(cohort="none"),), batch_global=batch_global),
         signal=signal,
         ecg_encoder=spec,
-        objective=InfoNCESpec(embedding_dim=spec.pool_width),
+        objective=InfoNCESpec(embedding_dim=spec.pooled_width),
     )
     return build_towers(experiment, vocab_size=64)
 

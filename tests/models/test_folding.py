@@ -33,7 +33,7 @@ def towers_of(**encoder: Any) -> Towers:
         data=DataSpec(sources=(Source(cohort="none"),)),
         signal=merl(samples=SAMPLES),
         ecg_encoder=spec,
-        objective=InfoNCESpec(embedding_dim=spec.pool_width),
+        objective=InfoNCESpec(embedding_dim=spec.pooled_width),
     )
     return build_towers(experiment, vocab_size=64)
 
