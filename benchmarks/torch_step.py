@@ -75,7 +75,7 @@ class Merl(nn.Module):
         self.ecg_head: nn.Module = nn.Identity()
         if isinstance(case.encoder, ViT1DSpec):
             self.ecg_head = nn.Sequential(nn.Linear(width, WIDTH), nn.GELU(), nn.Linear(WIDTH, WIDTH))
-        self.views = nn.ModuleList(nn.Linear(width, WIDTH, bias=False) for _ in range(2))
+        self.views = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(2))
         self.dropout = nn.Dropout(dropout)
         self.bert = None
         if bert is not None:
