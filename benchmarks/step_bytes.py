@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from benchmarks.step_cases import ENCODERS, SHARED_SPACE
+from benchmarks.step_cases import encoder_settings
 from ecgclip_jax.cli.program_tables import step_facts
 from ecgclip_jax.contracts import RowKeys, TextOutput
 from ecgclip_jax.models.build import Towers
@@ -81,8 +81,7 @@ def experiment_of(case: Case) -> Experiment:
     return load_experiment(ROOT / "experiments" / "merl.py", "released").replace(
         {
             "data.batch_global": BATCH,
-            "ecg_encoder": ENCODERS[case.encoder].replace({"dtype": "bfloat16"}),
-            "objective.ecg_head": SHARED_SPACE[ENCODERS[case.encoder].kind],
+            **encoder_settings(case.encoder, "bfloat16"),
             "memory.ecg_remat": case.remat,
             "text_encoder.layers": 1,
             "text_encoder.tokenizer.max_tokens": 4,

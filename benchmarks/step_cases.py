@@ -35,6 +35,12 @@ SHARED_SPACE: Final = {"resnet1d": HeadSpec(kind="none"), "vit1d": HeadSpec(kind
 """How the encoder's output comes into the shared space: attention pooling of a ResNet ends there."""
 
 
+def encoder_settings(name: str, dtype: str) -> dict[str, object]:
+    """What an experiment changes to have one of `ENCODERS`, BatchNorm over the whole batch."""
+    encoder = ENCODERS[name]
+    return {"ecg_encoder": encoder.replace({"dtype": dtype}), "objective.ecg_head": SHARED_SPACE[encoder.kind]}
+
+
 @dataclass(frozen=True)
 class Case:
     """An encoder and an input; GFLOP of forward and backward per ECG, encoder alone (2 per multiply-add)."""
@@ -78,8 +84,7 @@ def experiment(case: Case, batch: int, *, dtype: str, text_in_loop: bool, dropou
         {
             "signal": ecgclip() if case.eight_leads else merl(),
             "data.batch_global": batch,
-            "ecg_encoder": case.encoder.replace({"dtype": dtype}),
-            "objective.ecg_head": SHARED_SPACE[case.encoder.kind],
+            **encoder_settings(case.encoder_name, dtype),
             "text_encoder.weights": None,
             "text_encoder.dtype": dtype,
             "text_encoder.dropout": 0.1 if dropout and text_in_loop else 0.0,

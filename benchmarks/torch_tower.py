@@ -174,12 +174,11 @@ def torch_state(params: dict[str, Any], stats: dict[str, Any]) -> dict[str, torc
 
 def _transformer_state(params: dict[str, Any]) -> dict[str, torch.Tensor]:
     """Of `TorchTransformer`: its convolution's taps are the rows of our matrix, time before lead."""
-    positions = np.asarray(params["positions"])
     by_tap = np.asarray(params["patch"]["kernel"])
     leads = by_tap.shape[0] // PATCH_SAMPLES
     state = {
         "patch.weight": by_tap.reshape(PATCH_SAMPLES, leads, -1).transpose(2, 1, 0),
-        "positions": positions,
+        "positions": params["positions"],
         "norm.weight": params["norm"]["scale"],
         "norm.bias": params["norm"]["bias"],
     }

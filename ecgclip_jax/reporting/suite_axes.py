@@ -40,7 +40,7 @@ def axis_sections(table: SuiteTable) -> list[Section]:
 
 
 def _blocks(table: SuiteTable, rows: pd.DataFrame, stratum: Stratum) -> list[TableContent | FigureContent]:
-    """Macro AUROC of a stratum, as curves and in figures."""
+    """Macro AUROC of a stratum, as curves and as a table."""
     found = _settings(table, rows, stratum)
     if found.empty:
         return []
@@ -48,7 +48,7 @@ def _blocks(table: SuiteTable, rows: pd.DataFrame, stratum: Stratum) -> list[Tab
     places = [name for name in tests if name in set(found["split"])]
     curves = found.assign(panel=[fit_name(p, 1.0) for p in found["protocol"]], place=found["split"])
     caption = f"{stratum.title}: macro AUROC; band: 95 % interval of {tests[0]}. Numbers of tasks stand in the table."
-    return [drawn(setting_curves(curves, tests[0]), caption), _figures(found, places, stratum)]
+    return [drawn(setting_curves(curves, tests[0]), caption), _settings_table(found, places, stratum)]
 
 
 def _settings(table: SuiteTable, rows: pd.DataFrame, stratum: Stratum) -> pd.DataFrame:
@@ -64,7 +64,7 @@ def _settings(table: SuiteTable, rows: pd.DataFrame, stratum: Stratum) -> pd.Dat
     return pd.concat([base[known], changed])
 
 
-def _figures(found: pd.DataFrame, places: list[str], stratum: Stratum) -> TableContent:
+def _settings_table(found: pd.DataFrame, places: list[str], stratum: Stratum) -> TableContent:
     """Protocols as headings, settings as lines, tests as columns."""
     lines: list[list[str]] = []
     for protocol in dict.fromkeys(found["protocol"]):
