@@ -19,7 +19,6 @@ from typing import Protocol, runtime_checkable
 import jax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from tensorboardX import SummaryWriter
 
 from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.spec.whole_file import whole_file
@@ -79,6 +78,8 @@ class TensorBoard:
     """Scalars for TensorBoard, which is told to forget what lies after the restored step."""
 
     def __init__(self, folder: Path, start_step: int) -> None:
+        from tensorboardX import SummaryWriter  # which imports PyTorch where there is one
+
         self._writer = SummaryWriter(str(folder), purge_step=start_step + 1)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from support.tiny_training import train_on_one_device
 
 from ecgclip_jax.cli.evaluate import EvaluateArguments, evaluate_run
 from ecgclip_jax.cli.prepare import prepare
 from ecgclip_jax.evaluation.results import ResultRow
 from ecgclip_jax.spec.files import load_experiment
-from ecgclip_jax.training.loop import train
 
 DEMO = Path(__file__).resolve().parents[1] / "experiments" / "demo.py"
 SMALLER = {
@@ -39,7 +39,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def zero_shot(variant: str, data_dir: Path, workdir: Path, monkeypatch: pytest.MonkeyPatch) -> ResultRow:
     """Macro AUROC over all concepts at hospital C, prompts worded as no report is."""
     experiment = load_experiment(DEMO, variant).replace(SMALLER)
-    train(experiment, workdir, data_dir)
+    train_on_one_device(experiment, workdir, data_dir)
     monkeypatch.setattr("ecgclip_jax.reporting.page.write_report", lambda *_: workdir / "report.html")
     results = evaluate_run(EvaluateArguments(run=workdir, data_dir=data_dir), Console(quiet=True))
     (row,) = results.find(protocol="zero_shot", label="macro", label_group="all", metric="auroc", model="pre-trained")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int32
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoTokenizer, BertTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ecgclip_jax.spec.encoders import TokenizerSpec
 from ecgclip_jax.spec.errors import UserError
@@ -79,6 +79,8 @@ def load_tokenizer(source: str | Path) -> TextTokenizer:
     folder = Path(source)
     # BertTokenizer(vocab_file=...) of transformers 5 ignores the file without a word; `vocab=` reads it.
     if (folder / "vocab.txt").is_file() and not (folder / "tokenizer.json").is_file():
+        from transformers import BertTokenizer
+
         tokenizer: TextTokenizer = BertTokenizer(vocab=str(folder / "vocab.txt"), do_lower_case=_lowers_case(folder))
     else:
         tokenizer = _from_pretrained(folder)
@@ -123,6 +125,8 @@ def _from_pretrained(source: Path) -> TextTokenizer:
     # What is written like a path is never asked for on the Hub.
     if not source.is_dir() and (source.is_absolute() or len(source.parts) > 2 or source.parts[:1] in ((), ("..",))):
         raise TokenizerError(f"no tokenizer folder at {source}; expected tokenizer.json or vocab.txt in it")
+    from transformers import AutoTokenizer  # which imports PyTorch where there is one
+
     try:
         return AutoTokenizer.from_pretrained(str(source))
     except (OSError, ValueError) as error:
