@@ -10,7 +10,7 @@ from typing import Final, no_type_check
 
 import numba
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped, UInt8
+from jaxtyping import Bool, Float, Shaped
 
 from ecgclip_jax.metrics.ranking import (
     LAST_OF_GROUP,
@@ -19,7 +19,7 @@ from ecgclip_jax.metrics.ranking import (
     POSITIVE,
     TINY,
     SortedColumn,
-    lane_blocks,
+    scale_row,
     sort_column,
 )
 
@@ -29,22 +29,26 @@ SLACK: Final = 1e-9
 
 @numba.njit(nogil=True, cache=True)
 @no_type_check
-def _walk(unit, kind, weights, allowed_fp, capacity, at_specificity, at_top):
+def _walk(unit, kind, weights, sampling, allowed_fp, capacity, at_specificity, at_top):
     """Weight of the positives found with at most `allowed_fp`, and among the first `capacity`, per lane.
+
+    `sampling` is empty where all records count alike.
 
     Only groups of equal scores that have a positive can raise either; of a group that exceeds the capacity the share
     that fits is taken, the mean over all orders of the tied.
     """
     lanes = weights.shape[1]
     tp, fp, fp_before, group_tp = np.zeros(lanes), np.zeros(lanes), np.zeros(lanes), np.zeros(lanes)
+    weight = np.empty(lanes)
     for row in range(unit.shape[0]):
         flags = kind[row]
+        scale_row(weights[unit[row]], sampling[row] if len(sampling) else 1.0, weight)
         if flags & (POSITIVE | LONE_POSITIVE):
             for r in range(lanes):
-                group_tp[r] += weights[unit[row], r]
+                group_tp[r] += weight[r]
         else:
             for r in range(lanes):
-                fp[r] += weights[unit[row], r]
+                fp[r] += weight[r]
         if flags & (LAST_POSITIVE | LONE_POSITIVE):  # within a group positives come first
             for r in range(lanes):
                 fp_before[r] = fp[r]
@@ -72,36 +76,29 @@ def sensitivity_at(
     """
     if not column.finite:
         return np.full((2, weights.shape[1]), np.nan)
-    whole = column.sampling is None and weights.dtype == np.uint8
-    blocks = [_points(column.kind, *b, specificity, top, whole) for b in lane_blocks(column, weights)]
-    return np.concatenate(blocks, axis=1)
-
-
-def _points(
-    kind: UInt8[np.ndarray, "known"],
-    unit: Int[np.ndarray, "known"],
-    weights: Shaped[np.ndarray, "rows lanes"],
-    specificity: float,
-    top: float,
-    whole: bool,
-) -> Float[np.ndarray, "2 lanes"]:
     lanes = weights.shape[1]
     result = np.full((2, lanes), np.nan)
-    positive = (kind & (POSITIVE | LONE_POSITIVE)) > 0
-    positives, negatives = (_per_lane(unit[rows], weights) for rows in (positive, ~positive))
+    positive = (column.kind & (POSITIVE | LONE_POSITIVE)) > 0
+    positives, negatives = (_per_lane(column, rows, weights) for rows in (positive, ~positive))
     allowed = (1 - specificity) * negatives * (1 + SLACK)
     capacity = top * (positives + negatives) * (1 + SLACK)
+    if column.sampling is None and weights.dtype == np.uint8:
+        capacity = np.floor(capacity)
     at_specificity, at_top = np.zeros(lanes), np.zeros(lanes)
-    _walk(unit, kind, weights, allowed, np.floor(capacity) if whole else capacity, at_specificity, at_top)
+    sampling = np.empty(0) if column.sampling is None else column.sampling
+    _walk(column.unit, column.kind, weights, sampling, allowed, capacity, at_specificity, at_top)
     defined = (positives > 0) & (negatives > 0)
     for row, found in enumerate((at_specificity, at_top)):
         np.divide(found, positives, out=result[row], where=defined)
     return result
 
 
-def _per_lane(unit: Int[np.ndarray, "chosen"], weights: Shaped[np.ndarray, "rows lanes"]) -> Float[np.ndarray, "lanes"]:
+def _per_lane(
+    column: SortedColumn, rows: Bool[np.ndarray, "known"], weights: Shaped[np.ndarray, "units lanes"]
+) -> Float[np.ndarray, "lanes"]:
     """Total weight of the chosen records."""
-    total: np.ndarray = np.bincount(unit, minlength=len(weights)).astype(np.float64) @ weights
+    each = None if column.sampling is None else column.sampling[rows]
+    total: np.ndarray = np.bincount(column.unit[rows], each, len(weights)).astype(np.float64) @ weights
     return total
 
 

@@ -20,7 +20,7 @@ not finite. Never 0, never 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, no_type_check
 
@@ -29,8 +29,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
 POSITIVE, LAST_POSITIVE, LAST_OF_GROUP, LONE_POSITIVE = 1, 2, 4, 8
-SAMPLED_LANES: Final = 32
-"""Weightings at a time where records have sampling weights: 100,000 records x 32 are 26 MB."""
 TINY: Final = float(np.finfo(np.float64).tiny)
 RANKING_METRICS: Final = ("auroc", "average_precision", "lift")
 """What `weighted_metrics` returns first; average precisions at reference prevalences follow."""
@@ -92,38 +90,61 @@ def _flags(positive: Bool[np.ndarray, "known"], group: Int[np.ndarray, "known"])
 
 @numba.njit(nogil=True, cache=True)
 @no_type_check
-def _stream(unit, kind, weights, balance, tp, fp, group_tp, lost, precision):
-    """One pass over the sorted rows; every array from `balance` on has one lane per weighting, `tp` … are added to.
+def _count(flags, weight, balance, tp, fp, group_tp, lost, precision):
+    """One sorted row; every array has one lane per weighting, those from `tp` on are added to.
 
     `lost` counts, twice, the (positive, negative) pairs ranked the wrong way round, a tie as half a pair. A negative
-    row costs one integer addition per lane; the arithmetic happens at positives, which are few. `balance` multiplies
-    the weight of all negatives in the precision.
+    row costs one addition per lane; the arithmetic happens at positives, which are few. `balance` multiplies the weight
+    of all negatives in the precision.
     """
-    lanes = weights.shape[1]
+    lanes = weight.shape[0]
+    if flags == LONE_POSITIVE:
+        for r in range(lanes):
+            tp[r] += weight[r]
+            lost[r] += 2.0 * weight[r] * fp[r]
+            precision[r] += weight[r] * (tp[r] / max(tp[r] + balance[r] * fp[r], TINY))
+        return
+    if flags & POSITIVE:
+        for r in range(lanes):
+            group_tp[r] += weight[r]
+    else:
+        for r in range(lanes):
+            fp[r] += weight[r]
+    if flags & LAST_POSITIVE:
+        for r in range(lanes):
+            lost[r] += np.float64(group_tp[r]) * fp[r]
+            tp[r] += group_tp[r]
+    if flags & LAST_OF_GROUP:
+        for r in range(lanes):
+            lost[r] += np.float64(group_tp[r]) * fp[r]
+            precision[r] += group_tp[r] * (tp[r] / max(tp[r] + balance[r] * fp[r], TINY))
+            group_tp[r] = 0
+
+
+@numba.njit(nogil=True, cache=True)
+@no_type_check
+def _stream(unit, kind, weights, balance, tp, fp, group_tp, lost, precision):
+    """One pass over the sorted rows."""
     for row in range(unit.shape[0]):
-        weight = weights[unit[row]]
-        flags = kind[row]
-        if flags == LONE_POSITIVE:
-            for r in range(lanes):
-                tp[r] += weight[r]
-                lost[r] += 2.0 * weight[r] * fp[r]
-                precision[r] += weight[r] * (tp[r] / max(tp[r] + balance[r] * fp[r], TINY))
-            continue
-        if flags & POSITIVE:
-            for r in range(lanes):
-                group_tp[r] += weight[r]
-        else:
-            for r in range(lanes):
-                fp[r] += weight[r]
-        if flags & LAST_POSITIVE:
-            for r in range(lanes):
-                lost[r] += np.float64(group_tp[r]) * fp[r]
-                tp[r] += group_tp[r]
-        if flags & LAST_OF_GROUP:
-            for r in range(lanes):
-                lost[r] += np.float64(group_tp[r]) * fp[r]
-                precision[r] += group_tp[r] * (tp[r] / max(tp[r] + balance[r] * fp[r], TINY))
-                group_tp[r] = 0
+        _count(kind[row], weights[unit[row]], balance, tp, fp, group_tp, lost, precision)
+
+
+@numba.njit(nogil=True, cache=True)
+@no_type_check
+def _stream_sampled(unit, kind, weights, sampling, balance, tp, fp, group_tp, lost, precision):
+    """The same where records have sampling weights."""
+    weight = np.empty(weights.shape[1])
+    for row in range(unit.shape[0]):
+        scale_row(weights[unit[row]], sampling[row], weight)
+        _count(kind[row], weight, balance, tp, fp, group_tp, lost, precision)
+
+
+@numba.njit(nogil=True, cache=True)
+@no_type_check
+def scale_row(weights, sampling, scaled):
+    """What a record of some sampling weight counts under each weighting of its unit, written to `scaled`."""
+    for r in range(weights.shape[0]):
+        scaled[r] = weights[r] * sampling
 
 
 def weighted_metrics(
@@ -144,30 +165,9 @@ def weighted_metrics(
         raise TypeError(f"weights are uint8 counts or float64, found {weights.dtype}")
     if not column.finite:
         return np.full((len(RANKING_METRICS) + len(prevalences), weights.shape[1]), np.nan)
-    return np.concatenate([_metrics(column.kind, *block, prevalences) for block in lane_blocks(column, weights)], 1)
-
-
-def lane_blocks(
-    column: SortedColumn, weights: Shaped[np.ndarray, "units lanes"]
-) -> Iterator[tuple[Int[np.ndarray, "known"], Shaped[np.ndarray, "rows block"]]]:
-    """Which row of which weights weighs each sorted record: the given ones or, a few lanes at a time, with sampling."""
-    if column.sampling is None:
-        yield column.unit, weights
-        return
-    own = np.arange(len(column.unit), dtype=np.int32)
-    for start in range(0, weights.shape[1], SAMPLED_LANES):
-        yield own, weights[column.unit, start : start + SAMPLED_LANES] * column.sampling[:, None]
-
-
-def _metrics(
-    kind: UInt8[np.ndarray, "known"],
-    unit: Int[np.ndarray, "known"],
-    weights: Shaped[np.ndarray, "rows lanes"],
-    prevalences: Sequence[float],
-) -> Float[np.ndarray, "metrics lanes"]:
     lanes = weights.shape[1]
     result = np.full((len(RANKING_METRICS) + len(prevalences), lanes), np.nan)
-    positives, negatives, lost, precision = _passed(kind, unit, weights, np.ones(lanes))
+    positives, negatives, lost, precision = _passed(column, weights, np.ones(lanes))
     defined = (positives > 0) & (negatives > 0)
     pairs, prevalence = 2 * positives * negatives, positives / np.maximum(positives + negatives, TINY)
     np.divide(pairs - lost, pairs, out=result[0], where=defined)
@@ -176,23 +176,24 @@ def _metrics(
     for row, reference in enumerate(prevalences, start=len(RANKING_METRICS)):
         odds = np.ones(lanes)
         np.divide(positives * (1 - reference), negatives * reference, out=odds, where=defined)
-        rebalanced = _passed(kind, unit, weights, odds)[-1]
+        rebalanced = _passed(column, weights, odds)[-1]
         np.divide(rebalanced, positives, out=result[row], where=defined)
     return result
 
 
 def _passed(
-    kind: UInt8[np.ndarray, "known"],
-    unit: Int[np.ndarray, "known"],
-    weights: Shaped[np.ndarray, "rows lanes"],
-    balance: Float[np.ndarray, "lanes"],
+    column: SortedColumn, weights: Shaped[np.ndarray, "units lanes"], balance: Float[np.ndarray, "lanes"]
 ) -> tuple[Float[np.ndarray, "lanes"], ...]:
     """Weight of positives and of negatives, twice the lost pairs, and the sum of precisions, per lane."""
     lanes = weights.shape[1]
-    counter = np.int32 if weights.dtype == np.uint8 else np.float64
+    counter = np.int32 if weights.dtype == np.uint8 and column.sampling is None else np.float64
     tp, fp, group_tp = (np.zeros(lanes, counter) for _ in range(3))
     lost, precision = np.zeros(lanes), np.zeros(lanes)
-    _stream(unit, kind, weights, balance, tp, fp, group_tp, lost, precision)
+    counted = (balance, tp, fp, group_tp, lost, precision)
+    if column.sampling is None:
+        _stream(column.unit, column.kind, weights, *counted)
+    else:
+        _stream_sampled(column.unit, column.kind, weights, column.sampling, *counted)
     return tp.astype(np.float64), fp.astype(np.float64), lost, precision
 
 
