@@ -38,7 +38,7 @@ from ecgclip_jax.spec.signal import (
     ViewSpec,
 )
 
-__all__ = ["SignalOperators", "build_operators", "preprocess", "training_views"]
+__all__ = ["SignalOperators", "build_operators", "lead_moments", "preprocess", "training_views"]
 
 FLAT_MV = 1e-4
 """A spread below this (a tenth of the stored 1 µV step) is a flat line: normalisation gives zeros, not noise."""
@@ -75,6 +75,27 @@ def preprocess(
     if lead is not None:
         filtered = _one_lead(filtered, jnp.full(ecg_uv.shape[0], spec.leads.index(lead)))
     return _normalise_and_place(spec, filtered)
+
+
+@partial(jax.jit, static_argnames=("spec",))
+def lead_moments(
+    spec: SignalSpec,
+    operators: SignalOperators,
+    ecg_uv: Int16[Array, "batch 5000 12"],
+    extras: Mapping[str, Array],
+    extras_present: Mapping[str, Array],
+) -> tuple[Int[Array, "batch lead"], Float[Array, "batch lead"], Float[Array, "batch lead"]]:
+    """Of each record's leads after the filters, in `spec.unit`: number, mean and squared deviations of valid samples.
+
+    What `zscore_dataset` is measured from; arguments as for `preprocess`.
+    """
+    filtered = _filter(
+        spec, operators, ecg_uv, _mains_variant(spec, extras, extras_present, len(ecg_uv)), augmented=False
+    )
+    valid, signal = filtered.valid, filtered.signal_mv * _per_mv(spec)
+    count = valid.sum(axis=1)
+    mean = jnp.where(valid, signal, 0.0).sum(axis=1) / jnp.maximum(count, 1)
+    return count, mean, jnp.where(valid, jnp.square(signal - mean[:, None]), 0.0).sum(axis=1)
 
 
 @partial(jax.jit, static_argnames=("spec", "augment_spec", "view_spec", "n_views"))
@@ -180,10 +201,11 @@ def _mains_variant(
 
 def _normalise_and_place(spec: SignalSpec, filtered: _Filtered) -> EcgInput:
     valid = filtered.valid
-    signal = filtered.signal_mv * (1000.0 if spec.unit == "uV" else 1.0)
-    flat = FLAT_MV * (1000.0 if spec.unit == "uV" else 1.0)
+    signal, flat = filtered.signal_mv * _per_mv(spec), FLAT_MV * _per_mv(spec)
     if spec.normalisation == "minmax_record":
         signal = _minmax(signal, valid, spec.epsilon, flat)
+    elif spec.normalisation == "zscore_dataset":
+        signal = _scaled_by_data_set(signal, spec)
     elif spec.normalisation != "none":
         axes = (1,) if spec.normalisation == "zscore_lead" else (1, 2)
         signal = _zscore(signal, valid, axes, spec.epsilon, flat)
@@ -193,6 +215,22 @@ def _normalise_and_place(spec: SignalSpec, filtered: _Filtered) -> EcgInput:
         lead_present=valid.any(axis=1),
         sample_valid=_place(valid.any(axis=2), spec),
     )
+
+
+def _per_mv(spec: SignalSpec) -> float:
+    """`spec.unit` in a millivolt."""
+    return 1000.0 if spec.unit == "uV" else 1.0
+
+
+def _scaled_by_data_set(signal: Array, spec: SignalSpec) -> Array:
+    """(x - mean) / (SD + ε), both of the lead over a data set."""
+    if spec.lead_scale is None:
+        raise ValueError(
+            "signal.lead_scale: normalisation 'zscore_dataset' needs mean and standard deviation of each of "
+            f"{', '.join(spec.leads)} over the data set, found none"
+        )
+    scale = np.asarray(spec.lead_scale, np.float32)
+    return (signal - scale[:, 0]) / (scale[:, 1] + np.float32(spec.epsilon))
 
 
 def _minmax(signal: Array, valid: Array, epsilon: float, flat: float) -> Array:

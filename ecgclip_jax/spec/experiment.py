@@ -330,7 +330,7 @@ class Experiment(Spec):
             return self
         if self.view.inference_lead not in self.signal.leads:
             raise ValueError(f"view.inference_lead {self.view.inference_lead} is not among signal.leads")
-        if self.signal.normalisation.endswith("_record"):
+        if self.signal.normalisation not in ("none", "zscore_lead"):
             raise ValueError(
                 f"view.single_lead with signal.normalisation {self.signal.normalisation!r}: the other leads would "
                 "decide the scale of the one that is seen; use 'zscore_lead' or 'none'"

@@ -6,6 +6,7 @@ A `SignalSpec` says everything that happens between stored int16 microvolts (500
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -77,7 +78,10 @@ class SignalSpec(Spec):
     baseline: MedianBaseline | None = None
     filter_order: tuple[Literal["bandpass", "notch", "baseline"], ...] = ("bandpass", "notch", "baseline")
     unit: Literal["mV", "uV"] = "mV"
-    normalisation: Literal["none", "minmax_record", "zscore_lead", "zscore_record"] = "none"
+    normalisation: Literal["none", "minmax_record", "zscore_lead", "zscore_record", "zscore_dataset"] = "none"
+    lead_scale: tuple[tuple[float, float], ...] | None = None
+    """Of `zscore_dataset`: mean and standard deviation of each of `leads` over the data set, in `unit`. None: an
+    evaluation suite measures them on the records that its probes learn from; nothing else can."""
     epsilon: float = Field(1e-8, ge=0)
     placement: Literal["centre", "left"] = "centre"
     """Where a recording shorter than `samples` stands in its padding; a longer one is cropped the same way."""
@@ -99,7 +103,18 @@ class SignalSpec(Spec):
         missing = {n for n in ("bandpass", "notch", "baseline") if getattr(self, n)} - set(self.filter_order)
         if missing:
             raise ValueError(f"filter_order {self.filter_order} leaves out {sorted(missing)}")
+        if self.lead_scale is not None:
+            self._require_scale(self.lead_scale)
         return self
+
+    def _require_scale(self, scale: tuple[tuple[float, float], ...]) -> None:
+        if self.normalisation != "zscore_dataset":
+            raise ValueError(f"lead_scale belongs to normalisation 'zscore_dataset', found '{self.normalisation}'")
+        if len(scale) != len(self.leads) or not all(math.isfinite(mean) and 0 < sd < math.inf for mean, sd in scale):
+            raise ValueError(
+                f"lead_scale: expected a finite mean and a standard deviation above 0 for each of {len(self.leads)} "
+                f"leads, got {scale}"
+            )
 
     @property
     def signal_samples(self) -> int:

@@ -13,7 +13,7 @@ from scipy import signal as scipy_signal
 
 from ecgclip_jax.contracts import EcgInput
 from ecgclip_jax.signal.gaps import derive_limb_leads, fill_gaps
-from ecgclip_jax.signal.preprocessing import build_operators, preprocess
+from ecgclip_jax.signal.preprocessing import build_operators, lead_moments, preprocess
 from ecgclip_jax.signal.running_median import running_median
 from ecgclip_jax.spec.signal import (
     LEADS_8,
@@ -238,6 +238,25 @@ def test_statistics_use_valid_samples_only(normalisation: str) -> None:
             )
     ecg = run(merl(normalisation=normalisation), ecg_uv)
     np.testing.assert_allclose(ecg.signal, np.nan_to_num(expected), atol=2e-5)
+
+
+def test_z_score_over_a_data_set_takes_what_its_records_measure() -> None:
+    ecg_uv = make_ecgs(6)
+    ecg_uv[0, 100:400, 7] = MISSING_UV
+    ecg_uv[1, :, 8] = MISSING_UV
+    spec = merl(normalisation="zscore_dataset", unit="uV", gap_fill="zero")
+    moments = lead_moments(spec, build_operators(spec), jnp.asarray(ecg_uv), {}, {})
+    count, means, deviations = (np.asarray(each) for each in moments)
+    signal_uv = np.where(ecg_uv == MISSING_UV, np.nan, ecg_uv.astype(np.float64))
+    np.testing.assert_array_equal(count, np.isfinite(signal_uv).sum(axis=1))
+    there = count > 0
+    np.testing.assert_allclose(means[there], np.nansum(signal_uv, axis=1)[there] / count[there], rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(deviations[there], (np.nanvar(signal_uv, axis=1) * count)[there], rtol=1e-4)
+    mean, sd = np.nanmean(signal_uv, axis=(0, 1)), np.nanstd(signal_uv, axis=(0, 1))
+    with pytest.raises(ValueError, match=r"signal\.lead_scale: normalisation 'zscore_dataset' needs mean"):
+        run(spec, ecg_uv)
+    scaled = spec.replace({"lead_scale": tuple(zip(mean.tolist(), sd.tolist(), strict=True))})
+    np.testing.assert_allclose(run(scaled, ecg_uv).signal, np.nan_to_num((signal_uv - mean) / sd), atol=2e-5)
 
 
 def test_leads_are_chosen_by_name_units_and_crop_follow_the_spec() -> None:

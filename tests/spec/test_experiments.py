@@ -84,6 +84,9 @@ def test_unknown_variant_and_file_name_what_there_is(tmp_path: Path) -> None:
         ({"bandpass": {"low_hz": 50, "high_hz": 40}}, "must be below"),
         ({"bandpass": {"high_hz": 300}}, "Nyquist"),
         ({"filter_order": ("notch",)}, "leaves out"),
+        ({"lead_scale": ((0.0, 1.0),) * 8}, "belongs to normalisation 'zscore_dataset'"),
+        ({"normalisation": "zscore_dataset", "lead_scale": ((0.0, 1.0),) * 7}, "each of 8 leads"),
+        ({"normalisation": "zscore_dataset", "lead_scale": ((0.0, 0.0),) * 8}, "standard deviation above 0"),
         ({"colour": 1}, "Extra inputs"),
     ],
 )

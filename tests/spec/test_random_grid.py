@@ -11,7 +11,7 @@ def test_every_input_of_the_grid_stands_once_and_none_reads_text() -> None:
     inputs = {
         (e.ecg_encoder.kind, e.signal.rate_hz, e.signal.normalisation, e.signal.bandpass is None) for e in grid.values()
     }
-    assert len(grid) == len(inputs) == 24
+    assert len(grid) == len(inputs) == 36
     assert {e.ecg_encoder.feature_width for e in grid.values()} == {512}
     canonical = grid["random ResNet-18, 500 Hz"]
     assert (canonical.signal.normalisation, canonical.signal.bandpass) == ("none", None)

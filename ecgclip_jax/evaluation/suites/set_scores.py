@@ -22,6 +22,7 @@ from ecgclip_jax.evaluation.suites.arrays import SplitArrays, embed_set
 from ecgclip_jax.evaluation.suites.beside import beside_rows
 from ecgclip_jax.evaluation.suites.claims import Tested
 from ecgclip_jax.evaluation.suites.context import Suite, SuiteModel
+from ecgclip_jax.evaluation.suites.data_scale import with_data_scale
 from ecgclip_jax.evaluation.suites.fitting import Job, fit_boosting, neighbour_job, probe_jobs, whole
 from ecgclip_jax.evaluation.suites.guards import hospital_rows
 from ecgclip_jax.evaluation.suites.maps import save_map
@@ -53,6 +54,7 @@ def score_set(suite: Suite, opened: OpenSet, *, is_null: bool) -> SetScores:
     twins = {f"untrained seed {s}": suite.models.untrained(s) for s in range(spec.untrained_seeds)}
     encoders = {PRETRAINED: suite.models.pretrained} | twins | ({} if is_null else dict(suite.models.arms))
     with suite.stage("embedding"):
+        encoders = with_data_scale(encoders, opened.train, suite.store)
         arrays = embed_set(
             opened,
             encoders,

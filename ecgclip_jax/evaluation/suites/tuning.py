@@ -44,7 +44,7 @@ class TuningInputs:
             while len(self._made) > self.specifications:
                 self._made.popitem(last=False)
             if split.name not in made:
-                made[split.name] = tuning_inputs(model, split.n_records, _chunks(split))
+                made[split.name] = tuning_inputs(model, split.n_records, stored_chunks(split))
             return made[split.name]
 
     def data(self, model: Tunable, split: SuiteSplit) -> TuningData:
@@ -53,7 +53,8 @@ class TuningInputs:
         return TuningData(self.of(model, split), rows, split.labels.positive, split.labels.known)
 
 
-def _chunks(split: SuiteSplit) -> Iterator[Chunk]:
+def stored_chunks(split: SuiteSplit) -> Iterator[Chunk]:
+    """The split's stored ECGs and their mains frequencies, in order."""
     for part in split.parts:
         mains = part.opened.numbers("mains_hz")
         for start in range(0, len(part.rows), READ_AT_A_TIME):
