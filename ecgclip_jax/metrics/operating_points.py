@@ -63,6 +63,18 @@ def _walk(unit, kind, weights, sampling, allowed_fp, capacity, at_specificity, a
                     at_specificity[r] = tp[r]
 
 
+@numba.njit(nogil=True, cache=True)
+@no_type_check
+def _totals(unit, kind, weights, sampling, positives, negatives):
+    """Weight of all positives and of all negatives, per lane."""
+    weight = np.empty(weights.shape[1])
+    for row in range(unit.shape[0]):
+        scale_row(weights[unit[row]], sampling[row] if len(sampling) else 1.0, weight)
+        of_class = positives if kind[row] & (POSITIVE | LONE_POSITIVE) else negatives
+        for r in range(weight.shape[0]):
+            of_class[r] += weight[r]
+
+
 def sensitivity_at(
     column: SortedColumn, weights: Shaped[np.ndarray, "units lanes"], *, specificity: float, top: float
 ) -> Float[np.ndarray, "2 lanes"]:
@@ -78,28 +90,19 @@ def sensitivity_at(
         return np.full((2, weights.shape[1]), np.nan)
     lanes = weights.shape[1]
     result = np.full((2, lanes), np.nan)
-    positive = (column.kind & (POSITIVE | LONE_POSITIVE)) > 0
-    positives, negatives = (_per_lane(column, rows, weights) for rows in (positive, ~positive))
+    sampling = np.empty(0) if column.sampling is None else column.sampling
+    positives, negatives = np.zeros(lanes), np.zeros(lanes)
+    _totals(column.unit, column.kind, weights, sampling, positives, negatives)
     allowed = (1 - specificity) * negatives * (1 + SLACK)
     capacity = top * (positives + negatives) * (1 + SLACK)
     if column.sampling is None and weights.dtype == np.uint8:
         capacity = np.floor(capacity)
     at_specificity, at_top = np.zeros(lanes), np.zeros(lanes)
-    sampling = np.empty(0) if column.sampling is None else column.sampling
     _walk(column.unit, column.kind, weights, sampling, allowed, capacity, at_specificity, at_top)
     defined = (positives > 0) & (negatives > 0)
     for row, found in enumerate((at_specificity, at_top)):
         np.divide(found, positives, out=result[row], where=defined)
     return result
-
-
-def _per_lane(
-    column: SortedColumn, rows: Bool[np.ndarray, "known"], weights: Shaped[np.ndarray, "units lanes"]
-) -> Float[np.ndarray, "lanes"]:
-    """Total weight of the chosen records."""
-    each = None if column.sampling is None else column.sampling[rows]
-    total: np.ndarray = np.bincount(column.unit[rows], each, len(weights)).astype(np.float64) @ weights
-    return total
 
 
 def sensitivity_at_specificity(
