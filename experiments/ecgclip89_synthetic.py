@@ -102,7 +102,7 @@ def variants() -> dict[str, Experiment]:
         ),
         # Reports of 22 tokens on average, packed: a sixth more ECG/s on two cores, and nothing cut short.
         memory=MemorySpec(packed_rows_per_text=0.25),
-        run=RunSpec(steps=1000, log_every=20, checkpoint_every=250),
+        run=RunSpec(steps=800, log_every=20, checkpoint_every=200),
     )
     ecgclip_input = ecgclip_loss.replace(
         {
@@ -157,7 +157,7 @@ def variants() -> dict[str, Experiment]:
                 "objective": SimCLRSpec(
                     temperature=0.2, projector=HeadSpec(kind="mlp_norm", hidden=128), projector_dim=64
                 ),
-                "run.steps": 500,
+                "run.steps": 400,
             }
         ),
         "shuffled_reports": small.replace(
