@@ -250,8 +250,9 @@ def test_z_score_over_a_data_set_takes_what_its_records_measure() -> None:
     signal_uv = np.where(ecg_uv == MISSING_UV, np.nan, ecg_uv.astype(np.float64))
     np.testing.assert_array_equal(count, np.isfinite(signal_uv).sum(axis=1))
     there = count > 0
-    np.testing.assert_allclose(means[there], np.nansum(signal_uv, axis=1)[there] / count[there], rtol=1e-4, atol=1e-3)
-    np.testing.assert_allclose(deviations[there], (np.nanvar(signal_uv, axis=1) * count)[there], rtol=1e-4)
+    each = np.moveaxis(signal_uv, 1, 2)[there]
+    np.testing.assert_allclose(means[there], np.nanmean(each, axis=1), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(deviations[there], np.nanvar(each, axis=1) * count[there], rtol=1e-4)
     mean, sd = np.nanmean(signal_uv, axis=(0, 1)), np.nanstd(signal_uv, axis=(0, 1))
     with pytest.raises(ValueError, match=r"signal\.lead_scale: normalisation 'zscore_dataset' needs mean"):
         run(spec, ecg_uv)
