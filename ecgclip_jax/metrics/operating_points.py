@@ -32,8 +32,6 @@ SLACK: Final = 1e-9
 def _walk(unit, kind, weights, sampling, allowed_fp, capacity, at_specificity, at_top):
     """Weight of the positives found with at most `allowed_fp`, and among the first `capacity`, per lane.
 
-    `sampling` is empty where all records count alike.
-
     Only groups of equal scores that have a positive can raise either; of a group that exceeds the capacity the share
     that fits is taken, the mean over all orders of the tied.
     """
@@ -42,7 +40,7 @@ def _walk(unit, kind, weights, sampling, allowed_fp, capacity, at_specificity, a
     weight = np.empty(lanes)
     for row in range(unit.shape[0]):
         flags = kind[row]
-        scale_row(weights[unit[row]], sampling[row] if len(sampling) else 1.0, weight)
+        scale_row(weights[unit[row]], sampling[row], weight)
         if flags & (POSITIVE | LONE_POSITIVE):
             for r in range(lanes):
                 group_tp[r] += weight[r]
@@ -69,7 +67,7 @@ def _totals(unit, kind, weights, sampling, positives, negatives):
     """Weight of all positives and of all negatives, per lane."""
     weight = np.empty(weights.shape[1])
     for row in range(unit.shape[0]):
-        scale_row(weights[unit[row]], sampling[row] if len(sampling) else 1.0, weight)
+        scale_row(weights[unit[row]], sampling[row], weight)
         of_class = positives if kind[row] & (POSITIVE | LONE_POSITIVE) else negatives
         for r in range(weight.shape[0]):
             of_class[r] += weight[r]
@@ -90,7 +88,7 @@ def sensitivity_at(
         return np.full((2, weights.shape[1]), np.nan)
     lanes = weights.shape[1]
     result = np.full((2, lanes), np.nan)
-    sampling = np.empty(0) if column.sampling is None else column.sampling
+    sampling = np.ones(len(column.unit)) if column.sampling is None else column.sampling
     positives, negatives = np.zeros(lanes), np.zeros(lanes)
     _totals(column.unit, column.kind, weights, sampling, positives, negatives)
     allowed = (1 - specificity) * negatives * (1 + SLACK)

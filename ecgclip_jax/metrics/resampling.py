@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
@@ -97,16 +98,16 @@ def bootstrap_ranking(
         blocks = stratified_draws(stratum, replicates, seed)
     cores = os.cpu_count() or 1
     parts = [range(first, len(columns), PARTS_PER_CORE * cores) for first in range(PARTS_PER_CORE * cores)]
+
+    def fill(part: range, block: UInt8[np.ndarray, "patients _"], lanes: slice) -> None:
+        for index in part:
+            result[index, :, lanes] = figures(columns[index], block)
+
     done = 0
     with ThreadPoolExecutor(max_workers=cores) as pool:
         for block in blocks:
             lanes = slice(done, done + block.shape[1])
-
-            def fill(part: range, block: UInt8[np.ndarray, "_ _"] = block, lanes: slice = lanes) -> None:
-                for index in part:
-                    result[index, :, lanes] = figures(columns[index], block)
-
-            list(pool.map(fill, parts))
+            list(pool.map(fill, parts, repeat(block), repeat(lanes)))
             done += block.shape[1]
     return result
 

@@ -70,8 +70,7 @@ def preprocess(
     output sample counts as missing when a stored sample within one output period of it is missing; a filter's ringing
     beyond that is not masked, since the gap was filled first.
     """
-    variant = _mains_variant(spec, extras, extras_present, ecg_uv.shape[0])
-    filtered = _filter(spec, operators, ecg_uv, variant, augmented=False)
+    filtered = _filter(spec, operators, ecg_uv, extras, extras_present, augmented=False)
     if lead is not None:
         filtered = _one_lead(filtered, jnp.full(ecg_uv.shape[0], spec.leads.index(lead)))
     return _normalise_and_place(spec, filtered)
@@ -89,10 +88,8 @@ def lead_moments(
 
     What `zscore_dataset` is measured from; arguments as for `preprocess`.
     """
-    filtered = _filter(
-        spec, operators, ecg_uv, _mains_variant(spec, extras, extras_present, len(ecg_uv)), augmented=False
-    )
-    valid, signal = filtered.valid, filtered.signal_mv * _per_mv(spec)
+    filtered = _filter(spec, operators, ecg_uv, extras, extras_present, augmented=False)
+    valid, signal = filtered.valid, filtered.signal_mv * spec.units_per_mv
     count = valid.sum(axis=1)
     mean = jnp.where(valid, signal, 0.0).sum(axis=1) / jnp.maximum(count, 1)
     return count, mean, jnp.where(valid, jnp.square(signal - mean[:, None]), 0.0).sum(axis=1)
@@ -115,8 +112,7 @@ def training_views(
     Each record draws from its own key, each view by itself. A single-lead view shows one of the record's present
     leads: the first view any of them, a further one the same with `view_spec.same_lead_probability`, else any.
     """
-    variant = _mains_variant(spec, extras, extras_present, ecg_uv.shape[0])
-    filtered = _filter(spec, operators, ecg_uv, variant, augmented=augment_spec.active)
+    filtered = _filter(spec, operators, ecg_uv, extras, extras_present, augmented=augment_spec.active)
     views, first_lead = [], None
     for number in range(n_views):
         view, view_keys = filtered, _folded(keys, number)
@@ -158,10 +154,12 @@ def _filter(
     spec: SignalSpec,
     operators: SignalOperators,
     ecg_uv: Int16[Array, "batch time 12"],
-    variant: Int[Array, "batch"],
+    extras: Mapping[str, Array],
+    extras_present: Mapping[str, Array],
     *,
     augmented: bool,
 ) -> _Filtered:
+    variant = _mains_variant(spec, extras, extras_present, ecg_uv.shape[0])
     if spec.missing_leads == "derive":
         ecg_uv = derive_limb_leads(ecg_uv)
     if spec.leads != LEADS_12:
@@ -201,7 +199,7 @@ def _mains_variant(
 
 def _normalise_and_place(spec: SignalSpec, filtered: _Filtered) -> EcgInput:
     valid = filtered.valid
-    signal, flat = filtered.signal_mv * _per_mv(spec), FLAT_MV * _per_mv(spec)
+    signal, flat = filtered.signal_mv * spec.units_per_mv, FLAT_MV * spec.units_per_mv
     if spec.normalisation == "minmax_record":
         signal = _minmax(signal, valid, spec.epsilon, flat)
     elif spec.normalisation == "zscore_dataset":
@@ -215,11 +213,6 @@ def _normalise_and_place(spec: SignalSpec, filtered: _Filtered) -> EcgInput:
         lead_present=valid.any(axis=1),
         sample_valid=_place(valid.any(axis=2), spec),
     )
-
-
-def _per_mv(spec: SignalSpec) -> float:
-    """`spec.unit` in a millivolt."""
-    return 1000.0 if spec.unit == "uV" else 1.0
 
 
 def _scaled_by_data_set(signal: Array, spec: SignalSpec) -> Array:

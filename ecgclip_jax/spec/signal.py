@@ -117,6 +117,11 @@ class SignalSpec(Spec):
             )
 
     @property
+    def units_per_mv(self) -> float:
+        """How many of `unit` make a millivolt."""
+        return 1000.0 if self.unit == "uV" else 1.0
+
+    @property
     def signal_samples(self) -> int:
         """Samples that ten stored seconds fill at `rate_hz`, before padding or crop."""
         return round(STORED_SAMPLES * self.rate_hz / STORED_RATE_HZ)

@@ -10,13 +10,11 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-import pytest
 from support.tiny_cohort import tiny_record, write_cohort
-from support.tiny_training import one_device_mesh, tiny_run
+from support.tiny_training import on_one_device, tiny_run
 
 from ecgclip_jax.cli.main import main
 from ecgclip_jax.spec.experiment import EvaluationSpec, Source
-from ecgclip_jax.training import loop
 from tfds_builders.common.schema import Record
 
 LABELS = ("atrial_fibrillation", "sinus_bradycardia", "left_bundle_branch_block", "paced_rhythm")
@@ -75,6 +73,5 @@ def _train(run: TinyRun) -> None:
     write_experiment(run.experiment_file)
     write_cohort(run.data_dir, {split: [labelled_record(n) for n in numbers] for split, numbers in SPLITS.items()})
     words = ["train", str(run.experiment_file), "--workdir", str(run.folder), "--data-dir", str(run.data_dir)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "build_mesh", one_device_mesh)
+    with on_one_device():
         assert main(words) == 0

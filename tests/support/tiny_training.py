@@ -5,6 +5,8 @@ Tests share one experiment, so that its programs are compiled once for all of th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -86,8 +88,15 @@ def one_device_mesh(spec: MeshSpec) -> jax.sharding.Mesh:
     return build_mesh(MeshSpec(), jax.devices()[:1])
 
 
-def train_on_one_device(experiment: Experiment, workdir: Path, data_dir: Path, **options: Any) -> loop.RunSummary:
-    """`train` on the first of this process's devices."""
+@contextmanager
+def on_one_device() -> Iterator[None]:
+    """Training within it runs on the first of this process's devices."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "build_mesh", one_device_mesh)
+        yield
+
+
+def train_on_one_device(experiment: Experiment, workdir: Path, data_dir: Path, **options: Any) -> loop.RunSummary:
+    """`train` on the first of this process's devices."""
+    with on_one_device():
         return loop.train(experiment, workdir, data_dir, **options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, no_type_check, runtime_checkable
 
@@ -18,6 +18,8 @@ from ecgclip_jax.spec.experiment import Experiment
 PREPROCESSED_AT_A_TIME = 64
 Chunk = tuple[Int16[np.ndarray, "_ 5000 12"], Float[np.ndarray, "_"]]
 """Stored ECGs and their mains frequencies in Hz, NaN where unknown."""
+Extras = dict[str, np.ndarray]
+"""Facts of each record by name, or whether they are known."""
 
 
 @runtime_checkable
@@ -93,23 +95,29 @@ def tuning_inputs(model: Tunable, records: int, chunks: Iterable[Chunk]) -> EcgI
     lead_present, sample_valid = np.zeros((records, n_leads), bool), np.zeros((records, spec.samples), bool)
     operators = jax.device_put(build_operators(spec))
     done = 0
-    for ecg_uv, mains_hz in chunks:
-        for start in range(0, len(ecg_uv), PREPROCESSED_AT_A_TIME):
-            part = slice(start, start + PREPROCESSED_AT_A_TIME)
-            n = len(ecg_uv[part])
-            if done + n > records:
-                raise ValueError(f"expected {records} ECGs in all chunks, found more")
-            uv, mains = (filled(a[part], PREPROCESSED_AT_A_TIME) for a in (ecg_uv, mains_hz.astype(np.float32)))
-            made = preprocess(spec, operators, uv, {"mains_hz": mains}, {"mains_hz": np.isfinite(mains)}, lead)
-            rows = slice(done, done + n)
-            signal[rows] = np.asarray(made.signal)[:n]
-            lead_present[rows] = np.asarray(made.lead_present)[:n]
-            sample_valid[rows] = np.asarray(made.sample_valid)[:n]
-            done += n
+    for n, *stored in full_batches(chunks):
+        if done + n > records:
+            raise ValueError(f"expected {records} ECGs in all chunks, found more")
+        made = preprocess(spec, operators, *stored, lead)
+        rows = slice(done, done + n)
+        signal[rows] = np.asarray(made.signal)[:n]
+        lead_present[rows] = np.asarray(made.lead_present)[:n]
+        sample_valid[rows] = np.asarray(made.sample_valid)[:n]
+        done += n
     if done != records:
         raise ValueError(f"expected {records} ECGs in all chunks, found {done}")
     made_once: EcgInput = host_input(signal, lead_present, sample_valid)
     return made_once
+
+
+@no_type_check
+def full_batches(chunks: Iterable[Chunk]) -> Iterator[tuple[int, np.ndarray, Extras, Extras]]:
+    """Stored ECGs a fixed number at a time, a chunk's last filled up: how many count, and what `preprocess` takes."""
+    for ecg_uv, mains_hz in chunks:
+        for start in range(0, len(ecg_uv), PREPROCESSED_AT_A_TIME):
+            part = slice(start, start + PREPROCESSED_AT_A_TIME)
+            uv, mains = (filled(a[part], PREPROCESSED_AT_A_TIME) for a in (ecg_uv, mains_hz.astype(np.float32)))
+            yield len(ecg_uv[part]), uv, {"mains_hz": mains}, {"mains_hz": np.isfinite(mains)}
 
 
 @no_type_check

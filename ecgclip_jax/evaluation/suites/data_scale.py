@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ecgclip_jax.evaluation.embedding import Store, array_key
-from ecgclip_jax.evaluation.protocols.tuning_data import PREPROCESSED_AT_A_TIME, filled
+from ecgclip_jax.evaluation.protocols.tuning_data import full_batches
 from ecgclip_jax.evaluation.suites.context import SuiteModel
 from ecgclip_jax.evaluation.suites.opening import SuiteSplit
 from ecgclip_jax.evaluation.suites.tuning import stored_chunks
@@ -41,16 +41,12 @@ def lead_scale(spec: SignalSpec, split: SuiteSplit) -> Float[np.ndarray, "lead 2
     """
     operators = jax.device_put(build_operators(spec))
     found = [np.zeros((3, 0, len(spec.leads)))]
-    for ecg_uv, mains_hz in stored_chunks(split):
-        for start in range(0, len(ecg_uv), PREPROCESSED_AT_A_TIME):
-            part = slice(start, start + PREPROCESSED_AT_A_TIME)
-            n = len(ecg_uv[part])
-            uv, mains = (filled(a[part], PREPROCESSED_AT_A_TIME) for a in (ecg_uv, mains_hz))
-            moments = lead_moments(spec, operators, uv, {"mains_hz": mains}, {"mains_hz": np.isfinite(mains)})
-            found.append(np.stack([np.asarray(each, np.float64)[:n] for each in moments]))
+    for n, *stored in full_batches(stored_chunks(split)):
+        moments = lead_moments(spec, operators, *stored)
+        found.append(np.stack([np.asarray(each, np.float64)[:n] for each in moments]))
     count, means, deviations = np.concatenate(found, axis=1)
     total = np.maximum(count.sum(axis=0), 1)
     mean = (count * means).sum(axis=0) / total
     sd = np.sqrt((deviations + count * (means - mean) ** 2).sum(axis=0) / total)
-    varies = sd > FLAT_MV * (1000 if spec.unit == "uV" else 1)
+    varies = sd > FLAT_MV * spec.units_per_mv
     return np.stack([np.where(varies, mean, 0.0), np.where(varies, sd, 1.0)], axis=1)

@@ -114,8 +114,8 @@ def ecgfix() -> SuiteSpec:
     Its own: label sets, PTB-XL's also without 13 codes, EchoNext's twelve with official splits, the probe's grid and
     its choice. Ours: inputs as each model was trained, intervals that draw patients (its own draw the positives and the
     negatives of each label). Its split of CPSC2018 and CSN is 70/10/20, stratified with a positive of every label in
-    each part; ours is stratified to the same end, 80/10/10. Its grid of 36 random encoders is probed as
-    well (`spec/random_grid.py`).
+    each part; ours is stratified to the same end, 80/10/10. Its grid of 36 random encoders is probed as well
+    (`spec/random_grid.py`).
     """
     cleaned = ("sub_cleaned", "form_cleaned", "rhythm_cleaned")
     return SuiteSpec(
