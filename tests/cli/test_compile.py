@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,22 +34,32 @@ class Answer:
     program: str
 
 
-def ask(experiment: Path, capsys: pytest.CaptureFixture[str], *words: str) -> Answer:
+def ask(experiment: Path, *words: str) -> Answer:
     hlo, facts = experiment.with_suffix(".hlo"), experiment.with_suffix(".json")
-    capsys.readouterr()
-    assert main(["compile", str(experiment), "--hlo", str(hlo), "--json", str(facts), *words]) == 0
-    return Answer(" ".join(capsys.readouterr().out.split()), json.loads(facts.read_text()), hlo.read_text())
+    with redirect_stdout(io.StringIO()) as said:
+        assert main(["compile", str(experiment), "--hlo", str(hlo), "--json", str(facts), *words]) == 0
+    return Answer(" ".join(said.getvalue().split()), json.loads(facts.read_text()), hlo.read_text())
 
 
-_STEPS: list[CompiledStep] = []
+@dataclass
+class CompiledOnce:
+    answer: Answer
+    step: CompiledStep
 
 
-def test_a_step_for_eight_cpu_devices(
-    experiment: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture(scope="module")
+def compiled(experiment: Path) -> CompiledOnce:
+    """The command's answer for eight CPU devices, and the step that it compiled."""
+    steps: list[CompiledStep] = []
     real = program.compile_step
-    monkeypatch.setattr(program, "compile_step", lambda *args: _STEPS.append(real(*args)) or _STEPS[-1])
-    answer = ask(experiment, capsys, "--target", "cpu:8", "--mesh", "data=4,fsdp=2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(program, "compile_step", lambda *args: steps.append(real(*args)) or steps[-1])
+        answer = ask(experiment, "--target", "cpu:8", "--mesh", "data=4,fsdp=2")
+    return CompiledOnce(answer, steps[0])
+
+
+def test_a_step_for_eight_cpu_devices(compiled: CompiledOnce) -> None:
+    answer = compiled.answer
     facts = answer.facts
     assert facts["mesh"] == {"data": 4, "fsdp": 2}
     assert (facts["batch_global"], facts["batch_per_device"], facts["vocab_size"]) == (16, 2, 64)
@@ -67,12 +79,12 @@ def test_a_step_for_eight_cpu_devices(
 
 
 def test_a_target_without_its_compiler_is_stood_in_for(
-    experiment: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    experiment: Path, compiled: CompiledOnce, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The step compiled above, as the one that CPU devices give in place of eight H200."""
     monkeypatch.setattr(targets, "compiler_installed", lambda target: False)
-    monkeypatch.setattr(program, "compile_step", lambda _, described, __: replace(_STEPS[0], described=described))
-    answer = ask(experiment, capsys, "--target", "h200:8", "--mesh", "fsdp=2")
+    monkeypatch.setattr(program, "compile_step", lambda _, described, __: replace(compiled.step, described=described))
+    answer = ask(experiment, "--target", "h200:8", "--mesh", "fsdp=2")
     assert answer.facts["stand_in"]
     assert answer.facts["compiler"] == "XLA:CPU"
     assert answer.facts["memory"]["fits"] is None
@@ -81,14 +93,14 @@ def test_a_target_without_its_compiler_is_stood_in_for(
 
 
 def test_a_step_that_does_not_fit_ends_with_what_would_help(
-    experiment: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    experiment: Path, compiled: CompiledOnce, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The step above as one that needs 400 GiB of activations on each of eight H200."""
-    needed = replace(_STEPS[0].memory, temporary=400 * 2**30, needed=401 * 2**30)
+    needed = replace(compiled.step.memory, temporary=400 * 2**30, needed=401 * 2**30)
     monkeypatch.setattr(targets, "compiler_installed", lambda target: False)
 
     def on_cards(_: Experiment, described: DescribedDevices, __: int) -> CompiledStep:
-        return replace(_STEPS[0], described=replace(described, stand_in=False), memory=needed)
+        return replace(compiled.step, described=replace(described, stand_in=False), memory=needed)
 
     monkeypatch.setattr(program, "compile_step", on_cards)
     assert main(["compile", str(experiment), "--target", "h200:8", "--mesh", "fsdp=2"]) == 1

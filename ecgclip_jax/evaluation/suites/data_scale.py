@@ -13,7 +13,6 @@ from ecgclip_jax.evaluation.embedding import Store, array_key
 from ecgclip_jax.evaluation.protocols.tuning_data import full_batches
 from ecgclip_jax.evaluation.suites.context import SuiteModel
 from ecgclip_jax.evaluation.suites.opening import SuiteSplit
-from ecgclip_jax.evaluation.suites.tuning import stored_chunks
 from ecgclip_jax.signal.preprocessing import FLAT_MV, build_operators, lead_moments
 from ecgclip_jax.spec.signal import SignalSpec
 
@@ -41,7 +40,7 @@ def lead_scale(spec: SignalSpec, split: SuiteSplit) -> Float[np.ndarray, "lead 2
     """
     operators = jax.device_put(build_operators(spec))
     found = [np.zeros((3, 0, len(spec.leads)))]
-    for n, *stored in full_batches(stored_chunks(split)):
+    for n, *stored in full_batches(split.stored_chunks()):
         moments = lead_moments(spec, operators, *stored)
         found.append(np.stack([np.asarray(each, np.float64)[:n] for each in moments]))
     count, means, deviations = np.concatenate(found, axis=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,8 +14,9 @@ from jaxtyping import Float, Int
 from ecgclip_jax.data.labels import Labels
 from ecgclip_jax.data.sources import CohortError, CohortSplit, NoSuchSplitError, open_cohort
 from ecgclip_jax.evaluation.class_labels import class_labels, label_set_of
-from ecgclip_jax.evaluation.embedding import array_key
+from ecgclip_jax.evaluation.embedding import READ_AT_A_TIME, array_key
 from ecgclip_jax.evaluation.index_ecg import DEFAULT_WINDOW, EchoWindow
+from ecgclip_jax.evaluation.protocols.tuning_data import Chunk
 from ecgclip_jax.evaluation.registry import CohortAvailability, tasks, the_89
 from ecgclip_jax.evaluation.selection import Overlapping, choose_rows
 from ecgclip_jax.evaluation.suites.changed_input import changed
@@ -80,6 +81,14 @@ class SuiteSplit:
     def weighted(self) -> bool:
         """Whether it is a case-enriched sample."""
         return bool((self.weight != 1).any())
+
+    def stored_chunks(self) -> Iterator[Chunk]:
+        """The stored ECGs and their mains frequencies, in order."""
+        for part in self.parts:
+            mains = part.opened.numbers("mains_hz")
+            for start in range(0, len(part.rows), READ_AT_A_TIME):
+                rows = part.rows[start : start + READ_AT_A_TIME]
+                yield part.opened.read_ecg(rows.tolist()), mains[rows].astype(np.float32)
 
 
 @dataclass(frozen=True)

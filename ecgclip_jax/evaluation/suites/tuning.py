@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from threading import Lock
@@ -13,10 +13,10 @@ from typing import Final
 import numpy as np
 
 from ecgclip_jax.contracts import EcgInput
-from ecgclip_jax.evaluation.embedding import READ_AT_A_TIME, array_key
+from ecgclip_jax.evaluation.embedding import array_key
 from ecgclip_jax.evaluation.protocols.few_labels import LabelDraw
 from ecgclip_jax.evaluation.protocols.finetune import Advance, Finetuned, finetune
-from ecgclip_jax.evaluation.protocols.tuning_data import Chunk, Tunable, TuningData, tuning_inputs
+from ecgclip_jax.evaluation.protocols.tuning_data import Tunable, TuningData, tuning_inputs
 from ecgclip_jax.evaluation.scored import ALL_LABELS, Arm
 from ecgclip_jax.evaluation.suites.fitting import Fitted, Job
 from ecgclip_jax.evaluation.suites.opening import OpenSet, SuiteSplit
@@ -44,22 +44,13 @@ class TuningInputs:
             while len(self._made) > self.specifications:
                 self._made.popitem(last=False)
             if split.name not in made:
-                made[split.name] = tuning_inputs(model, split.n_records, stored_chunks(split))
+                made[split.name] = tuning_inputs(model, split.n_records, split.stored_chunks())
             return made[split.name]
 
     def data(self, model: Tunable, split: SuiteSplit) -> TuningData:
         """The split with its labels. Records weigh alike: what is learnt from is the sample as it is."""
         rows = np.arange(split.n_records)
         return TuningData(self.of(model, split), rows, split.labels.positive, split.labels.known)
-
-
-def stored_chunks(split: SuiteSplit) -> Iterator[Chunk]:
-    """The split's stored ECGs and their mains frequencies, in order."""
-    for part in split.parts:
-        mains = part.opened.numbers("mains_hz")
-        for start in range(0, len(part.rows), READ_AT_A_TIME):
-            rows = part.rows[start : start + READ_AT_A_TIME]
-            yield part.opened.read_ecg(rows.tolist()), mains[rows].astype(np.float32)
 
 
 @dataclass
