@@ -8,18 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tyro
-from rich.console import Console
 from rich.table import Table
 
-from ecgclip_jax.cli.options import parse
+from ecgclip_jax.cli.options import parse, table_console
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ecgclip_jax.evaluation.compare import Comparison, Difference
 
-FILE_WIDTH = 160
-"""Columns of the tables in a pipe or a file, where a terminal's 80 would cut them."""
 FIGURES = {"auroc": "AUROC", "average_precision": "AP", "average_precision_at_prevalence_0.05": "AP at 5 %"}
 
 
@@ -63,9 +60,7 @@ def main(words: list[str]) -> int:
     """Compares, prints the tables, writes the file."""
     from ecgclip_jax.evaluation.compare import compare
 
-    arguments, console = parse(CompareArguments, words, "compare"), Console()
-    if not console.is_terminal:
-        console = Console(width=FILE_WIDTH)
+    arguments, console = parse(CompareArguments, words, "compare"), table_console()
     folders = [run / "evaluation" / (arguments.suite or "") for run in (arguments.first, arguments.second)]
     found = compare(
         folders[0],

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from rich.console import Console
 
-from ecgclip_jax.cli.options import parse_with_overrides
+from ecgclip_jax.cli.options import parse_with_overrides, table_console
 from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.spec.experiment import MeshSpec
 from ecgclip_jax.spec.files import load_experiment
@@ -65,7 +64,7 @@ def main(words: list[str]) -> int:
         if path is not None and not path.parent.is_dir():
             raise UserError(f"no folder {path.parent} to write {path.name} into; make it first")
     vocab_size = arguments.vocab_size or vocabulary_size(experiment)
-    console = Console(width=None if Console().is_terminal else 120)
+    console = table_console()
     with console.status(f"compiling {experiment.name} for {target.text} (minutes, for a pod)"):
         step = compile_step(experiment, describe(target), vocab_size)
     print_step(step, vocab_size, console)

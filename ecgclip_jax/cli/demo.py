@@ -6,10 +6,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.console import Console
-
 from ecgclip_jax.cli.evaluate import EvaluateArguments, evaluate_run
-from ecgclip_jax.cli.options import default_data_dir, parse_with_overrides, shipped_experiment
+from ecgclip_jax.cli.options import default_data_dir, parse_with_overrides, shipped_experiment, table_console
 from ecgclip_jax.cli.prepare import prepare
 from ecgclip_jax.spec.files import load_experiment
 
@@ -37,7 +35,7 @@ def main(words: list[str]) -> int:
     arguments, overrides = parse_with_overrides(DemoArguments, words, "demo")
     experiment = load_experiment(shipped_experiment("demo"), arguments.variant, overrides)
     workdir = arguments.workdir or Path("runs") / experiment.name
-    console = Console()
+    console = table_console()
     began_s = time.monotonic()
     prepare("synthetic_ecg", data_dir=arguments.data_dir, size=arguments.size, console=console)
     prepared_s = time.monotonic()

@@ -10,16 +10,13 @@ import tyro
 from pydantic import ValidationError
 from rich.console import Console
 
-from ecgclip_jax.cli.options import default_data_dir, parse, source_of
+from ecgclip_jax.cli.options import default_data_dir, parse, source_of, table_console
 from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.spec.experiment import EvaluationSpec
 from ecgclip_jax.spec.files import explain
 
 if TYPE_CHECKING:
     from ecgclip_jax.evaluation.results import Results
-
-FILE_WIDTH = 160
-"""Columns of the results table in a pipe or a file, where a terminal's 80 would cut it."""
 
 
 @dataclass
@@ -64,7 +61,7 @@ def main(words: list[str]) -> int:
     if arguments.suite is None:
         if arguments.prompts:
             raise UserError("--prompts belongs to a suite: its results hold a row per set of prompts; add --suite NAME")
-        evaluate_run(arguments, Console())
+        evaluate_run(arguments, table_console())
         return 0
     from ecgclip_jax.cli.suites import evaluate_suite
 
@@ -72,7 +69,7 @@ def main(words: list[str]) -> int:
         arguments.run,
         arguments.suite,
         arguments.data_dir,
-        Console(),
+        table_console(),
         step=arguments.step,
         on_overlap=arguments.on_overlap,
         replicates=arguments.replicates,
@@ -106,7 +103,7 @@ def evaluate_run(arguments: EvaluateArguments, console: Console) -> Results:
         on_overlap=arguments.on_overlap,
         with_patient_data=arguments.with_patient_data,
     )
-    console.print(summary_table(results), width=None if console.is_terminal else FILE_WIDTH)
+    console.print(summary_table(results))
     report = write_report(arguments.run, arguments.data_dir, model, results)
     console.print(f"results {arguments.run / 'evaluation'}\nreport  {report}", highlight=False, soft_wrap=True)
     return results

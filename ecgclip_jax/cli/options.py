@@ -5,19 +5,28 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import tyro
+from rich.console import Console
 
 from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.spec.experiment import Source
 
 Arguments = TypeVar("Arguments")
+FILE_WIDTH: Final = 160
+"""Columns of tables in a pipe or a file, where a terminal's 80 would cut them."""
 
 
 def default_data_dir() -> Path:
     """`$ECGCLIP_DATA`, or `./data`."""
     return Path(os.environ.get("ECGCLIP_DATA", "data"))
+
+
+def table_console() -> Console:
+    """A console for tables: as wide as the terminal, or `FILE_WIDTH`."""
+    console = Console()
+    return console if console.is_terminal else Console(width=FILE_WIDTH)
 
 
 def shipped_experiment(name: str) -> Path:

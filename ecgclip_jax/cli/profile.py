@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ecgclip_jax.cli.generated import prepare_generated
-from ecgclip_jax.cli.options import default_data_dir, parse_with_overrides
+from ecgclip_jax.cli.options import default_data_dir, parse_with_overrides, table_console
 from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.spec.files import load_experiment
 
@@ -61,7 +61,7 @@ def main(words: list[str]) -> int:
     if arguments.steps < 1:
         raise UserError(f"--steps {arguments.steps}: at least one step must run")
     folder = arguments.folder or Path("profiles") / f"{experiment.name}-{experiment.fingerprint()[:8]}"
-    console = Console(width=None if Console().is_terminal else 120)
+    console = table_console()
     prepare_generated((source.cohort for source in experiment.data.sources), arguments.data_dir, console)
     from ecgclip_jax.cli.program_tables import array_table, memory_table
     from ecgclip_jax.training.profiling import TRACE_FOLDER, profile

@@ -127,8 +127,11 @@ def read_regular_file(path: str, *, max_bytes: int, expected_bytes: int | None =
             if not stat.S_ISREG(status.st_mode):
                 raise unreadable(path, "not a regular file")
             _check_size(path, status.st_size, max_bytes, expected_bytes)
-            with open(descriptor, "rb", buffering=0, closefd=False) as file:
-                return file.readall()
+            content = os.read(descriptor, status.st_size)
+            if len(content) == status.st_size:
+                return content
+            with open(descriptor, "rb", buffering=0, closefd=False) as file:  # more than one call reads
+                return content + file.readall()
         finally:
             os.close(descriptor)
     except FileNotFoundError:

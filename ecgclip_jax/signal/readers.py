@@ -46,9 +46,12 @@ def read_ecg(path: str | os.PathLike[str], *, root: str | os.PathLike[str] | Non
     stem, suffix = os.path.splitext(name)
     if suffix.lower() not in (".hea", ".dat", ".mat"):
         stem, suffix = name, ""
-    if not os.path.lexists(os.path.join(folder, stem + ".hea")):
-        raise _no_header(folder, name, stem, suffix)
-    text = read_header_text(folder, stem + ".hea", real_root)
+    try:
+        text = read_header_text(folder, stem + ".hea", real_root)
+    except ECGReadError:
+        if not os.path.lexists(os.path.join(folder, stem + ".hea")):
+            raise _no_header(folder, name, stem, suffix) from None
+        raise
     if is_master(text):
         return read_segments(text, stem, partial(_read_segment, folder, real_root))
     return _read_single(parse_header(text, stem + ".hea"), folder, real_root, stem)

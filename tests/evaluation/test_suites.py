@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
+from rich.console import Console
 from sklearn.metrics import average_precision_score, roc_auc_score
 from suite_world import COHORT, ECG_TASKS, TASKS, SuiteFake, make_split, make_suite, make_world, opener
 
@@ -25,7 +27,7 @@ from ecgclip_jax.evaluation.suites import maps, opening, runner
 from ecgclip_jax.evaluation.suites.context import SuiteModels
 from ecgclip_jax.evaluation.suites.named import SUITES, suite
 from ecgclip_jax.evaluation.suites.runner import SuiteOutcome, run_suite
-from ecgclip_jax.evaluation.suites.summary import suite_summary
+from ecgclip_jax.evaluation.suites.summary import FIGURE, suite_summary
 from ecgclip_jax.evaluation.tasks import EvaluationError
 from ecgclip_jax.spec.experiment import Source
 from ecgclip_jax.spec.suites import Claim, LeadSubset, SuiteSpec, TestCohort
@@ -83,7 +85,10 @@ def test_skill_is_found_apart_by_source_of_labels_and_missing_cohorts_are_named(
         label_fraction=1.0, split="internal",
     )  # fmt: skip
     assert row.value == pytest.approx(roc_auc_score(truth, scores))
-    suite_summary(make_suite(), outcome)
+    printed = io.StringIO()
+    Console(width=60, file=printed).print(suite_summary(make_suite(), outcome))
+    assert "…" not in printed.getvalue(), "no figure is cut where it is narrow"
+    assert f"{macro(results, 'report', metric=FIGURE).value:.3f}" in printed.getvalue()
 
 
 def test_a_cohort_counts_with_the_splits_that_it_has(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

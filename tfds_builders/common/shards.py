@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -114,7 +116,8 @@ def write_shard(cohort: Cohort, shard: Shard, folder: Path) -> ShardResult:
         _write_all(writer, waiting)
         writer.close()
 
-    write_whole(files.data, convert)
+    with _without_searching_for_garbage():
+        write_whole(files.data, convert)
     if not rows:
         files.data.unlink()
     write_whole(files.records, lambda path: pq.write_table(records_table(rows), path))
@@ -123,6 +126,18 @@ def write_shard(cohort: Cohort, shard: Shard, folder: Path) -> ShardResult:
     result = ShardResult(shard.split, shard.index, shard.source_rows, len(rows), size, digest.hexdigest())
     write_whole(files.done, lambda path: write_json(path, asdict(result)))
     return result
+
+
+@contextmanager
+def _without_searching_for_garbage() -> Iterator[None]:
+    """Records hold no cycles, and a shard's many small objects set off search after search: one at its end is enough."""
+    searching = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if searching:
+            gc.enable()
 
 
 def _write_all(writer: Any, waiting: list[bytes]) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import get_args
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, get_args
 
-from rich.console import Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +20,9 @@ from ecgclip_jax.evaluation.suites.runner import SuiteOutcome
 from ecgclip_jax.spec.suites import PRETRAINED, SuiteSpec
 
 FIGURE = "average_precision"
+_NAME_WIDTH: Final = 22
+_CELL_WIDTH: Final = 15
+"""Columns that a protocol or a model and a figure take, frame included."""
 _ORDER = ("zero_shot", "nearest_neighbours", "linear_probe", BEST_TEST_EPOCH, "fine_tune", "tabular", "oracle")
 
 
@@ -33,7 +37,7 @@ def suite_summary(spec: SuiteSpec, outcome: SuiteOutcome) -> RenderableType:
     parts: list[RenderableType] = [Text(_headline(outcome.results.rows), style="bold"), Text("")]
     for key in dict.fromkeys((r.cohort, r.label_group) for r in rows if r.label_group != "none"):
         own = [r for r in rows if (r.cohort, r.label_group) == key and r.metric == FIGURE]
-        parts += [_table(own, *key), Text("")]
+        parts += [_SetTable(own, *key), Text("")]
     parts += [_verdict(verdict) for verdict in outcome.verdicts]
     parts += [_null_verdict(verdict) for verdict in outcome.nulls]
     parts += [Text(f"! {warning}", style="yellow") for warning in outcome.results.warnings]
@@ -52,27 +56,40 @@ def _headline(rows: Sequence[ResultRow]) -> str:
     return f"{classes} classes of published label sets scored; {counted}" if classes else counted
 
 
-def _table(rows: Sequence[ResultRow], cohort: str, source: str) -> Table:
-    kind = "SYNTHETIC · " if rows and rows[0].synthetic else ""
-    splits = list(dict.fromkeys(r.split for r in rows))
-    table = Table(
-        title=f"{kind}{cohort} · labels: {source} · macro average precision of n labels; spread: over wordings",
-        title_justify="left",
-    )
-    table.add_column("protocol, labels used")
-    table.add_column("model")
-    for split in splits:
-        table.add_column(split, justify="right")
-    of_line: dict[tuple[str, float, str, str], dict[str, ResultRow]] = {}
-    for row in rows:
-        of_line.setdefault((row.protocol, row.label_fraction, row.prompt_set, row.model), {})[row.split] = row
-    for line in sorted(of_line, key=lambda line: (_ORDER.index(line[0]), line[1])):
-        (protocol, fraction, words, model), found = line, of_line[line]
-        cells = [_cell(found[split]) if split in found else "–" for split in splits]
-        used = "" if protocol in ("zero_shot", "oracle") else f" {fraction:.0%}"
-        asked = f", {words.replace('_', ' ')}" if words else ""
-        table.add_row(protocol.replace("_", " ") + used + asked, model, *cells)
-    return table
+@dataclass(frozen=True)
+class _SetTable:
+    """One set of cohorts; on a narrow console its tests are spread over several tables, so that no figure is cut."""
+
+    rows: Sequence[ResultRow]
+    cohort: str
+    source: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        """The tables that fit the width."""
+        splits = list(dict.fromkeys(row.split for row in self.rows))
+        fitting = max(1, (options.max_width - 2 * _NAME_WIDTH) // _CELL_WIDTH)
+        kind = "SYNTHETIC · " if self.rows and self.rows[0].synthetic else ""
+        title = f"{kind}{self.cohort} · labels: {self.source} · macro average precision of n labels"
+        yield Text(f"{title}; spread: over wordings", style="italic")
+        for start in range(0, len(splits), fitting):
+            yield self._table(splits[start : start + fitting])
+
+    def _table(self, splits: Sequence[str]) -> Table:
+        table = Table()
+        for name in ("protocol, labels used", "model"):
+            table.add_column(name, width=_NAME_WIDTH - 3)
+        for split in splits:
+            table.add_column(split, justify="right", min_width=_CELL_WIDTH - 3)
+        of_line: dict[tuple[str, float, str, str], dict[str, ResultRow]] = {}
+        for row in self.rows:
+            of_line.setdefault((row.protocol, row.label_fraction, row.prompt_set, row.model), {})[row.split] = row
+        for line in sorted(of_line, key=lambda line: (_ORDER.index(line[0]), line[1])):
+            (protocol, fraction, words, model), found = line, of_line[line]
+            cells = [_cell(found[split]) if split in found else "–" for split in splits]
+            used = "" if protocol in ("zero_shot", "oracle") else f" {fraction:.0%}"
+            asked = f", {words.replace('_', ' ')}" if words else ""
+            table.add_row(protocol.replace("_", " ") + used + asked, model, *cells)
+        return table
 
 
 def _cell(row: ResultRow) -> str:
