@@ -130,7 +130,7 @@ def write_shard(cohort: Cohort, shard: Shard, folder: Path) -> ShardResult:
 
 @contextmanager
 def _without_searching_for_garbage() -> Iterator[None]:
-    """Records hold no cycles, and a shard's many small objects set off search after search: one at its end is enough."""
+    """Records hold no cycles, yet their many small objects would set off one search after the other."""
     searching = gc.isenabled()
     gc.disable()
     try:
