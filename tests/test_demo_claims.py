@@ -25,6 +25,7 @@ SMALLER = {
     "ecg_encoder.width": 8,
     "evaluation.bootstrap_replicates": 100,
     "evaluation.untrained_baseline": False,
+    "evaluation.train": (),
     "evaluation.test": ({"cohort": "synthetic_ecg", "split": "external"},),
 }
 

@@ -90,10 +90,9 @@ def assert_same(found: Any, expected: Any, relative: float) -> None:
         assert np.linalg.norm(a - b) <= relative * scale, (jax.tree_util.keystr(path), a, b)
 
 
-@pytest.mark.parametrize(("micro_batches", "n_devices"), [(2, 1), (4, 4)])
-def test_micro_batches_equal_the_single_pass(single: Found, micro_batches: int, n_devices: int) -> None:
-    """Without dropout; the tolerance is the issue's 1e-5 of each leaf's norm."""
-    found = run(experiment(micro_batches, dropout=0.0), n_devices)
+def test_micro_batches_equal_the_single_pass(single: Found) -> None:
+    """On four devices, without dropout (one device below); the tolerance is the issue's 1e-5 of each leaf's norm."""
+    found = run(experiment(4, dropout=0.0), n_devices=4)
     assert float(found.metrics["replay_difference"]) == 0.0
     assert float(found.metrics["loss"]) == pytest.approx(float(single.metrics["loss"]), rel=1e-5)
     assert_same(found.stats, single.stats, 1e-5)
