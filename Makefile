@@ -14,8 +14,8 @@ TESTS_CACHE = JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/tests
 # What takes longest stands with the comparisons, so that either half of CI keeps well within its time.
 LONG    = tests/multiprocess tests/training/test_objectives_learn.py tests/evaluation/test_presets.py \
           tests/evaluation/test_gradient_probe.py tests/cli/test_profile.py tests/real_data/test_suite_real.py
-# A file is one worker's, the longest files are first (`tests/conftest.py`). Three on two cores: one often waits for a disk or a process.
-WORKERS     = -n 3 --dist loadfile --no-loadscope-reorder
+# A file is one worker's, the longest files are first (`tests/conftest.py`).
+TWO_WORKERS = -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test parity lint bench proofs compile-pod step-bytes contact-sheet constraints clean
@@ -47,10 +47,10 @@ demo: venv  ## synthetic cohort → training → evaluation → report, in minut
 	$(BIN)/ecgclip demo
 
 test: venv  ## every test that needs no PyTorch
-	$(TESTS_CACHE) $(BIN)/python -m pytest tests --ignore=tests/parity $(LONG:%=--ignore=%) $(WORKERS) $(PYTEST)
+	$(TESTS_CACHE) $(BIN)/python -m pytest tests --ignore=tests/parity $(LONG:%=--ignore=%) $(TWO_WORKERS) $(PYTEST)
 
 parity: $(PARITY)/bin/.installed  ## comparisons with PyTorch and transformers; jobs of two processes; every objective in small
-	$(TESTS_CACHE) $(PARITY)/bin/python -m pytest tests/parity $(LONG) $(WORKERS) $(PYTEST)
+	$(TESTS_CACHE) $(PARITY)/bin/python -m pytest tests/parity $(LONG) $(TWO_WORKERS) $(PYTEST)
 
 lint: venv  ## ruff and mypy
 	$(BIN)/ruff check .
