@@ -21,8 +21,8 @@ from ecgclip_jax.models.pooling import AttentionPool
 from ecgclip_jax.models.recompute import Maps, run_lean
 from ecgclip_jax.spec.encoders import ResNet1DSpec
 
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-"""Blocks per stage; 18 and 34 have basic blocks, 50 and 101 bottlenecks of four times the width."""
+BLOCKS = {10: (1, 1, 1, 1), 18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
+"""Blocks per stage; 10, 18 and 34 have basic blocks, 50 and 101 bottlenecks of four times the width."""
 STAGE_STRIDES = (1, 2, 2, 2)
 TOTAL_STRIDE = 16
 """Input samples per time step of the trunk's map."""

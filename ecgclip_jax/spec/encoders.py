@@ -15,7 +15,8 @@ class ResNet1DSpec(Spec):
     """MERL's 1-D ResNet: stem k7 s2 without max-pool, stages of strides 1/2/2/2 (papers: MERL, ECGCLIP)."""
 
     kind: Literal["resnet1d"] = "resnet1d"
-    depth: Literal[18, 34, 50, 101] = 18
+    depth: Literal[10, 18, 34, 50, 101] = 18
+    """Layers; 10, one block a stage, is no paper's but ours, for small machines and tests."""
     width: int = Field(64, ge=4)
     """Channels of the first stage; 64 is the published size."""
     norm_groups: int = Field(1, ge=1)

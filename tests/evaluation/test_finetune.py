@@ -22,6 +22,7 @@ from ecgclip_jax.models.functional import PureModule
 from ecgclip_jax.models.resnet1d import ResNet1D
 from ecgclip_jax.signal.operators import build_operators
 from ecgclip_jax.signal.preprocessing import preprocess
+from ecgclip_jax.spec.encoders import ResNet1DSpec
 from ecgclip_jax.spec.evaluation import ECGCLIP_AS_RELEASED, FinetuneSpec
 from ecgclip_jax.spec.experiment import Experiment
 
@@ -30,7 +31,7 @@ BATCH = 15
 SETTINGS = FinetuneSpec(
     learning_rates=(3e-3, 1e-5), epochs=1, min_steps=48, batch=BATCH, checks=4, weight_decay=0.1, head_rate_factor=3.0
 )
-EXPERIMENT = tiny_experiment()
+EXPERIMENT = tiny_experiment(ecg_encoder=ResNet1DSpec(width=4, pool_width=16, pool_heads=2))
 SAMPLES = EXPERIMENT.signal.samples
 
 

@@ -31,13 +31,13 @@ FROZEN = "^text/embeddings/"
 
 
 def tiny_experiment(**changes: Any) -> Experiment:
-    """ResNet-18 of width 4 on two leads at 50 Hz, one BERT layer, MERL's two losses; three steps to an epoch."""
+    """ResNet-10 of width 4 on two leads at 50 Hz, one BERT layer, MERL's two losses; three steps to an epoch."""
     parts: dict[str, Any] = {
         "name": "tiny",
         "summary": "for tests",
         "data": DataSpec(sources=(Source(cohort="tiny"),), batch_global=BATCH),
         "signal": SignalSpec(name="tiny", rate_hz=50, samples=512, leads=("II", "V2")),
-        "ecg_encoder": ResNet1DSpec(width=4, pool_width=16, pool_heads=2),
+        "ecg_encoder": ResNet1DSpec(depth=10, width=4, pool_width=16, pool_heads=2),
         "text_encoder": BertSpec(
             tokenizer=TOKENIZER, hidden=16, layers=1, heads=2, intermediate=16, max_positions=TOKENS
         ),

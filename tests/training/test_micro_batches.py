@@ -52,7 +52,7 @@ def experiment(micro_batches: int, dropout: float, **changes: Any) -> Experiment
     parts = {
         "text_encoder": text,
         "objective": objective,
-        "ecg_encoder": ResNet1DSpec(width=4, pool_width=16, pool_heads=2, norm_groups=GROUPS),
+        "ecg_encoder": ResNet1DSpec(depth=10, width=4, pool_width=16, pool_heads=2, norm_groups=GROUPS),
         "augment": AugmentSpec(noise_mv=0.02, scale_range=0.1),
         "memory": MemorySpec(micro_batches=micro_batches),
     }

@@ -59,7 +59,7 @@ OBJECTIVES: tuple[ObjectiveSpec, ...] = (
 def experiment_of(objective: ObjectiveSpec) -> Experiment:
     changes: dict[str, Any] = {
         "objective": objective,
-        "ecg_encoder": ResNet1DSpec(width=4, pooling="mean"),
+        "ecg_encoder": ResNet1DSpec(depth=10, width=4, pooling="mean"),
         "augment": AugmentSpec(noise_mv=0.1, scale_range=0.2, max_shift_s=0.5),
         "optimizer": tiny_experiment().optimizer.model_copy(update={"frozen": (), "peak_lr": 5e-3}),
     }

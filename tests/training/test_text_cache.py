@@ -68,7 +68,7 @@ def frozen(**changes: Any) -> Experiment:
         "text_encoder": BertSpec(
             tokenizer=TOKENIZER, hidden=16, layers=1, heads=2, intermediate=16, max_positions=TOKENS, dropout=0.0
         ),
-        "ecg_encoder": ResNet1DSpec(width=4, pooling="mean", norm_groups=2),
+        "ecg_encoder": ResNet1DSpec(depth=10, width=4, pooling="mean", norm_groups=2),
         "objective": InfoNCESpec(
             embedding_dim=16, ecg_head=HeadSpec(kind="linear"), text_head=HeadSpec(hidden=16), learn_temperature=True
         ),
