@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.table import Table
@@ -13,6 +14,7 @@ from rich.text import Text
 
 from ecgclip_jax.evaluation.results import Exclusion, ResultRow, Results, models_in_order
 
+Column = TypeVar("Column")
 _NAME_WIDTH, _CELL_WIDTH = 23, 19
 """Columns of text that a model's name and a figure take, frame included."""
 _COLUMNS = (
@@ -42,6 +44,12 @@ def summary_table(results: Results) -> RenderableType:
     return Group(*parts)
 
 
+def columns_that_fit(columns: Sequence[Column], width: int, cell_width: int) -> Iterator[Sequence[Column]]:
+    """A table's columns, as many at a time as a console has room for, at least one."""
+    fitting = max(1, width // cell_width)
+    return (columns[start : start + fitting] for start in range(0, len(columns), fitting))
+
+
 @dataclass(frozen=True)
 class _SplitTable:
     """One test split; on a narrow console its columns are spread over several tables, so that no figure is cut."""
@@ -51,10 +59,9 @@ class _SplitTable:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """The tables that fit the width."""
         columns = [(header, want) for header, want in _COLUMNS if _match(self.rows, want)]
-        fitting = max(1, (options.max_width - _NAME_WIDTH) // _CELL_WIDTH)
         yield Text(self._title(), style="italic")
-        for start in range(0, len(columns), fitting):
-            yield self._table(columns[start : start + fitting])
+        for fitting in columns_that_fit(columns, options.max_width - _NAME_WIDTH, _CELL_WIDTH):
+            yield self._table(fitting)
 
     def _title(self) -> str:
         first = self.rows[0]

@@ -17,6 +17,7 @@ from ecgclip_jax.evaluation.suites.claims import Finding, Verdict
 from ecgclip_jax.evaluation.suites.nulls import NullVerdict
 from ecgclip_jax.evaluation.suites.released import BEST_TEST_EPOCH
 from ecgclip_jax.evaluation.suites.runner import SuiteOutcome
+from ecgclip_jax.evaluation.summary import columns_that_fit
 from ecgclip_jax.spec.suites import PRETRAINED, SuiteSpec
 
 FIGURE = "average_precision"
@@ -67,12 +68,11 @@ class _SetTable:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         """The tables that fit the width."""
         splits = list(dict.fromkeys(row.split for row in self.rows))
-        fitting = max(1, (options.max_width - 2 * _NAME_WIDTH) // _CELL_WIDTH)
         kind = "SYNTHETIC · " if self.rows and self.rows[0].synthetic else ""
         title = f"{kind}{self.cohort} · labels: {self.source} · macro average precision of n labels"
         yield Text(f"{title}; spread: over wordings", style="italic")
-        for start in range(0, len(splits), fitting):
-            yield self._table(splits[start : start + fitting])
+        for fitting in columns_that_fit(splits, options.max_width - 2 * _NAME_WIDTH, _CELL_WIDTH):
+            yield self._table(fitting)
 
     def _table(self, splits: Sequence[str]) -> Table:
         table = Table()
