@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from support.tiny_cohort import tiny_record
 from tensorflow_datasets.core.example_serializer import ExampleSerializer
 from tensorflow_datasets.proto import tf_example_pb2
 
-from tfds_builders.common.example_wire import blob_feature, example, float_feature, int64_feature, map_key
+from tfds_builders.common.example_wire import blob_feature, entry, example, float_feature, int64_feature, map_key
 from tfds_builders.common.schema import Record, features
 
 
@@ -31,7 +31,15 @@ def full_record() -> Record:
     )
 
 
-@pytest.mark.parametrize("record", [tiny_record(0), full_record()], ids=["lists empty", "lists full"])
+@pytest.mark.parametrize(
+    "record",
+    [
+        tiny_record(0),
+        full_record(),
+        *(replace(full_record(), age_years=age, label_values=(age,)) for age in (0.0, -0.0)),
+    ],
+    ids=["lists empty", "lists full", "zero", "minus zero: equal, yet other bits"],
+)
 def test_bytes_are_those_of_tfds_in_a_fixed_order(record: Record) -> None:
     example = {field.name: getattr(record, field.name) for field in fields(record)}
     theirs = ExampleSerializer(features().get_serialized_info()).get_tf_example(features().encode_example(example))
@@ -46,9 +54,9 @@ def test_numbers_of_any_size_are_protobufs() -> None:
     theirs.features.feature["c"].bytes_list.value.append(b"x" * 300)
     ours = example(
         [
-            (map_key("a"), int64_feature(numbers)),
-            (map_key("b"), float_feature(floats)),
-            (map_key("c"), blob_feature(memoryview(b"x" * 300))),
+            entry(map_key("a"), int64_feature(numbers)),
+            entry(map_key("b"), float_feature(floats)),
+            entry(map_key("c"), blob_feature(memoryview(b"x" * 300))),
         ]
     )
     assert ours == theirs.SerializeToString(deterministic=True)

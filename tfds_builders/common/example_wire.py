@@ -10,10 +10,13 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Final
 
 Feature = tuple[bytes, bytes | memoryview]
 """What stands before a feature's content, and the content: a waveform is copied once, into the example."""
+Entry = tuple[bytes, bytes | memoryview]
+"""The same with the feature's name: what an example is a row of."""
 _FIELD_1, _FIELD_2, _FIELD_3 = b"\x0a", b"\x12", b"\x1a"
 """A field of known length: its number × 8 + 2."""
 _SHORT: Final = tuple(bytes((n,)) for n in range(128))
@@ -71,13 +74,23 @@ def map_key(name: str) -> bytes:
     return _FIELD_1 + _varint(len(key)) + key + _FIELD_2
 
 
-def example(features: Iterable[tuple[bytes, Feature]]) -> bytes:
-    """The example of features under their `map_key`s."""
-    entries: list[bytes | memoryview] = []
-    for key, (head, content) in features:
-        length = _varint(len(head) + len(content))
-        entries += (_FIELD_1, _varint(len(key) + len(length) + len(head) + len(content)), key, length, head, content)
-    return b"".join((_FIELD_1, _varint(sum(map(len, entries))), *entries))
+def entry(key: bytes, feature: Feature) -> Entry:
+    """A feature under its `map_key`."""
+    head, content = feature
+    length = _varint(len(head) + len(content))
+    whole = _varint(len(key) + len(length) + len(head) + len(content))
+    return b"".join((_FIELD_1, whole, key, length, head)), content
+
+
+def example(entries: Iterable[Entry]) -> bytes:
+    """The example of such entries."""
+    pieces = [*chain.from_iterable(entries)]
+    return b"".join((_FIELD_1, _varint(sum(map(len, pieces))), *pieces))
+
+
+def without_blobs(entries: Iterable[Entry]) -> bytes:
+    """All that such entries say, but for the content of blobs."""
+    return b"".join([piece for piece in chain.from_iterable(entries) if isinstance(piece, bytes)])
 
 
 def protobuf_order(name: str) -> bytes:

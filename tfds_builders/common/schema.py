@@ -15,9 +15,11 @@ from jaxtyping import Bool, Int16
 
 from ecgclip_jax.spec.signal import LEADS_12, STORED_LEADS, STORED_SAMPLES
 from tfds_builders.common.example_wire import (
+    Entry,
     Feature,
     blob_feature,
     bytes_feature,
+    entry,
     example,
     float_feature,
     int64_feature,
@@ -32,34 +34,39 @@ Sex = Literal["female", "male", "unknown"]
 LEAD_COUNT = len(LEADS_12)
 
 
+_MakeEntry = Callable[[Any], Entry]
+"""How a value is written as the entry of one field."""
+_REMEMBERED = 2048
+"""Entries per field: most fields of most cohorts say one of a few things, which then are put together once."""
+
+
+def _made_anew(encode: Callable[[Any], Feature]) -> Callable[[bytes], _MakeEntry]:
+    return lambda key: lambda value: entry(key, encode(value))
+
+
+def _remembered(encode: Callable[[Any], Feature]) -> Callable[[bytes], _MakeEntry]:
+    """For values that are the same where they are equal: 0 and -0 as floats are not."""
+    return lambda key: lru_cache(_REMEMBERED)(lambda value: entry(key, encode(value)))
+
+
+def _number(key: bytes) -> _MakeEntry:
+    unknown = entry(key, float_feature((float("nan"),)))
+    return lambda value: entry(key, float_feature((value,))) if value == value else unknown
+
+
 @dataclass(frozen=True, slots=True)
 class _Kind:
     """One storage kind: its TFDS feature (made late: TFDS imports slowly), its Arrow type (None: not in Parquet), and
-    how a value is written as a `tf.train.Feature`."""
+    how values of a field, given by its `map_key`, are written."""
 
     feature: Callable[[Any, str], Any]
     arrow: pa.DataType | None
-    encode: Callable[[Any], Feature]
+    entries: Callable[[bytes], _MakeEntry]
 
 
-def _encode_text(value: str) -> Feature:
-    return bytes_feature((value.encode(),))
-
-
-def _encode_texts(values: Sequence[str]) -> Feature:
-    return bytes_feature([value.encode() for value in values])
-
-
-_UNKNOWN_NUMBER = float_feature((float("nan"),))
-
-
-def _encode_number(value: float) -> Feature:
-    return float_feature((value,)) if value == value else _UNKNOWN_NUMBER  # most numbers of most cohorts are NaN
-
-
-@lru_cache(maxsize=1024)
-def _encode_integer(value: int) -> Feature:
-    return int64_feature((value,))
+_TEXT = _remembered(lambda value: bytes_feature((value.encode(),)))
+_TEXTS = _remembered(lambda values: bytes_feature([value.encode() for value in values]))
+_INTEGER = _remembered(lambda value: int64_feature((value,)))
 
 
 _KINDS: Mapping[str, _Kind] = MappingProxyType(
@@ -70,19 +77,21 @@ _KINDS: Mapping[str, _Kind] = MappingProxyType(
                 shape=(STORED_SAMPLES, len(STORED_LEADS)), dtype=np.int16, encoding="bytes", doc=doc
             ),
             None,
-            lambda value: blob_feature(value.data),
+            _made_anew(lambda value: blob_feature(value.data)),
         ),
-        "text": _Kind(lambda f, doc: f.Text(doc=doc), pa.string(), _encode_text),
-        "int": _Kind(lambda f, doc: f.Scalar(np.int32, doc=doc), pa.int32(), _encode_integer),
-        "float": _Kind(lambda f, doc: f.Scalar(np.float32, doc=doc), pa.float32(), _encode_number),
-        "bool": _Kind(lambda f, doc: f.Scalar(np.bool_, doc=doc), pa.bool_(), _encode_integer),
-        "texts": _Kind(lambda f, doc: f.Sequence(f.Text(), doc=doc), pa.list_(pa.string()), _encode_texts),
-        "floats": _Kind(lambda f, doc: f.Sequence(np.float32, doc=doc), pa.list_(pa.float32()), float_feature),
-        "ints": _Kind(lambda f, doc: f.Sequence(np.int32, doc=doc), pa.list_(pa.int32()), int64_feature),
+        "text": _Kind(lambda f, doc: f.Text(doc=doc), pa.string(), _TEXT),
+        "int": _Kind(lambda f, doc: f.Scalar(np.int32, doc=doc), pa.int32(), _INTEGER),
+        "float": _Kind(lambda f, doc: f.Scalar(np.float32, doc=doc), pa.float32(), _number),
+        "bool": _Kind(lambda f, doc: f.Scalar(np.bool_, doc=doc), pa.bool_(), _INTEGER),
+        "texts": _Kind(lambda f, doc: f.Sequence(f.Text(), doc=doc), pa.list_(pa.string()), _TEXTS),
+        "floats": _Kind(
+            lambda f, doc: f.Sequence(np.float32, doc=doc), pa.list_(pa.float32()), _made_anew(float_feature)
+        ),
+        "ints": _Kind(lambda f, doc: f.Sequence(np.int32, doc=doc), pa.list_(pa.int32()), _remembered(int64_feature)),
         "leads": _Kind(
             lambda f, doc: f.Tensor(shape=(LEAD_COUNT,), dtype=np.bool_, doc=doc),
             pa.list_(pa.bool_(), LEAD_COUNT),
-            lambda value: int64_feature(value.tolist()),
+            _made_anew(lambda value: int64_feature(value.tolist())),
         ),
     }
 )
@@ -171,8 +180,11 @@ class Record:
 
         TFDS's own serialiser writes them as protobuf's hash map has them, and takes a third of a build's time.
         """
-        values = _values_by_name(self)
-        return example([(key, encode(value)) for (key, encode), value in zip(_encoders(), values, strict=True)])
+        return example(self.entries())
+
+    def entries(self) -> list[Entry]:
+        """What `serialised` is made of: one entry per field."""
+        return [make(value) for make, value in zip(_entry_makers(), _values_by_name(self), strict=True)]
 
     def row(self) -> dict[str, Any]:
         """The record without its waveform: one row of `records-<split>.parquet`."""
@@ -188,9 +200,9 @@ _values_by_name = attrgetter(*(f.name for f in _fields_by_name()))
 
 
 @cache
-def _encoders() -> tuple[tuple[bytes, Callable[[Any], Feature]], ...]:
-    """How the map of features begins each field's entry, and how its value is written, in the order of the names."""
-    return tuple((map_key(f.name), _kind(f).encode) for f in _fields_by_name())
+def _entry_makers() -> tuple[_MakeEntry, ...]:
+    """One per field, in the order of the names."""
+    return tuple(_kind(f).entries(map_key(f.name)) for f in _fields_by_name())
 
 
 def _kind(of: Field[Any]) -> _Kind:

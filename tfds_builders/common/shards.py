@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from tfds_builders.common.audit import AuditRow, audit_table
 from tfds_builders.common.cohort import Cohort, Shard
+from tfds_builders.common.example_wire import example, without_blobs
 from tfds_builders.common.schema import records_table
 
 RECORDS_WRITTEN_TOGETHER = 16
@@ -34,7 +35,7 @@ class ShardResult:
     bytes: int
     """Size of the ArrayRecord file; 0 where every record was dropped and there is none."""
     digest: str
-    """SHA-256 of the records in order: every field, the waveform by its own hash."""
+    """SHA-256 of the records in order: every field as it is stored, the waveform by its own hash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +110,9 @@ def write_shard(cohort: Cohort, shard: Shard, folder: Path) -> ShardResult:
             audit.append(outcome.audit_row())
             for record in outcome.records:
                 rows.append(record.row())
-                digest.update(json.dumps(rows[-1], ensure_ascii=False).encode())
-                waiting.append(record.serialised())
+                entries = record.entries()
+                digest.update(without_blobs(entries))
+                waiting.append(example(entries))
             if len(waiting) >= RECORDS_WRITTEN_TOGETHER:
                 _write_all(writer, waiting)
         _write_all(writer, waiting)
