@@ -24,7 +24,7 @@ from ecgclip_jax.contracts import RowKeys, TextOutput
 from ecgclip_jax.models.build import Towers
 from ecgclip_jax.models.functional import Tree
 from ecgclip_jax.parallel.targets import compiler_installed, describe, parse_target
-from ecgclip_jax.spec.experiment import Experiment
+from ecgclip_jax.spec.experiment import CompilerSet, Experiment
 from ecgclip_jax.spec.files import load_experiment
 from ecgclip_jax.training.program import compile_parts
 from ecgclip_jax.training.state import build_parts
@@ -41,13 +41,14 @@ class Case(NamedTuple):
     remat: str = "none"
     bytes_mb: float | None = None
     temporary_mb: float | None = None
+    compiler: CompilerSet = "default"
 
 
 CASES = (
     Case("h200", bytes_mb=100),
     Case("h200", remat="convolutions", bytes_mb=110, temporary_mb=8),
     Case("h200", "r34", bytes_mb=183),
-    Case("h200", "vit_small"),
+    Case("h200", "vit_small", compiler="library_products"),
     Case("v5p:1x1x1", bytes_mb=78),
     Case("v6e:1x1", bytes_mb=102),
 )
@@ -83,6 +84,7 @@ def experiment_of(case: Case) -> Experiment:
             "data.batch_global": BATCH,
             **encoder_settings(case.encoder, "bfloat16"),
             "memory.ecg_remat": case.remat,
+            "run.compiler": case.compiler,
             "text_encoder.layers": 1,
             "text_encoder.tokenizer.max_tokens": 4,
         }

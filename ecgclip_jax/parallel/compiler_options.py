@@ -32,10 +32,13 @@ CHOSEN: Final[Mapping[CompilerSet, Mapping[str, Options]]] = {
             "xla_tpu_overlap_compute_collective_tc": True,
         },
     },
+    "library_products": {"gpu": {"xla_gpu_enable_triton_gemm": False}},
 }
 """By platform. `default`: the compiler's own choices, which every figure of ours is of. `overlap`: collectives run
 while the device computes, at the price of longer-lived buffers; for several devices whose interconnect shows in
-`ecgclip profile`. Whether it pays has not been measured: no accelerator was at hand."""
+`ecgclip profile`. Whether it pays has not been measured: no accelerator was at hand. `library_products`: matrix
+products by cuBLAS alone. XLA's own for GPUs fuse with what follows them, but not every shape can be tiled: ViT-small's
+100 tokens end in an error (jax 0.10.2, compiled for a GPU that is not there, so without trying other tiles)."""
 
 
 def compiler_options(device: jax.Device, chosen: CompilerSet) -> dict[str, bool | int]:

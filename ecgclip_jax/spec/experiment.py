@@ -142,7 +142,7 @@ class MemorySpec(Spec):
     directory, so that a run folder which travels holds nothing of single reports."""
 
 
-CompilerSet = Literal["default", "overlap"]
+CompilerSet = Literal["default", "overlap", "library_products"]
 
 
 class RunSpec(Spec):
@@ -155,7 +155,8 @@ class RunSpec(Spec):
     evaluate_every: int = Field(0, ge=0)
     """In-run validation every so many steps; 0 = never."""
     compiler: CompilerSet = "default"
-    """Named options of the compiler, see `parallel/compiler_options.py`; `overlap` for several accelerators."""
+    """Named options of the compiler, see `parallel/compiler_options.py`; `overlap` for several accelerators,
+    `library_products` where XLA for GPUs finds no tiles for a matrix product."""
 
 
 class EvaluationSpec(Spec):

@@ -27,6 +27,7 @@ from ecgclip_jax.parallel.mesh import MeshError, build_mesh
 from ecgclip_jax.parallel.roofline import Roofline, roofline
 from ecgclip_jax.parallel.targets import DescribedDevices
 from ecgclip_jax.signal.operators import build_operators
+from ecgclip_jax.spec.errors import UserError
 from ecgclip_jax.spec.experiment import PACKED_ROW_TOKENS, Experiment
 from ecgclip_jax.spec.objectives import ClefSpec, SupervisedSpec, SurvivalSpec
 from ecgclip_jax.spec.signal import STORED_LEADS, STORED_SAMPLES
@@ -37,7 +38,13 @@ from ecgclip_jax.training.step import TrainStep
 BERT_VOCABULARY = 30_522
 """Tokens of BERT's English WordPiece, for checkpoints that are not at hand (MedCPT's and PubMedBERT's too)."""
 
+_NO_TILES = "Couldn't find output tile sizes"
+"""How XLA's error begins where Triton cannot make a product that fusion gave it."""
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+class CompileError(UserError):
+    """A program that its compiler cannot make as it was asked to; the message says which option helps."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +191,8 @@ def compile_step(experiment: Experiment, described: DescribedDevices, vocab_size
     """Compiles the training step of `experiment` on a mesh of the described devices.
 
     Raises:
-        UserError: a mesh or a batch that does not fit the number of devices, freezing rules that match nothing.
+        UserError: a mesh or a batch that does not fit the number of devices, freezing rules that match nothing, a
+            program that the compiler needs another `run.compiler` for.
     """
     return compile_parts(build_parts(experiment, vocab_size), described)
 
@@ -200,7 +208,7 @@ def compile_parts(parts: TrainingParts, described: DescribedDevices) -> Compiled
     mesh = build_mesh(experiment.mesh, described.devices)
     state, batch = abstract_state(parts, mesh), abstract_batch(experiment, mesh)
     lowered = TrainStep(parts, mesh).lower(state, batch)
-    compiled, needed = _compile(lowered)
+    compiled, needed = compile_lowered(lowered)
     seconds = time.monotonic() - began_s
     if compiled is None:
         memory = _memory_use(parts, mesh, state, batch, None, None, needed)
@@ -242,11 +250,20 @@ def _extras(experiment: Experiment) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _compile(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled | None, int]:
-    """The program, or None and the bytes that it would need: the TPU compiler refuses what does not fit."""
+def compile_lowered(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled | None, int]:
+    """The program, or None and the bytes that it would need: the TPU compiler refuses what does not fit.
+
+    Raises:
+        CompileError: what another `run.compiler` makes.
+    """
     try:
         return lowered.compile(), 0
     except jax.errors.JaxRuntimeError as error:
+        if _NO_TILES in str(error):
+            raise CompileError(
+                "XLA for GPUs finds no tiles for a matrix product of this step: set run.compiler to library_products, "
+                f"which leaves products to cuBLAS. Its own words: {str(error)[:200]} …"
+            ) from error
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return None, bytes_refused(str(error))

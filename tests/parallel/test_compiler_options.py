@@ -14,6 +14,8 @@ def test_options_are_not_given_to_another_compiler() -> None:
     assert options_of("tpu", "TPU v5", "default") == {}
     assert set(options_of("tpu", "TPU v6 lite", "overlap")) > {"xla_tpu_dot_dot_fusion"}
     assert all("gpu" in name for name in options_of("gpu", "NVIDIA H200", "overlap"))
+    assert options_of("gpu", "NVIDIA H200", "library_products") == {"xla_gpu_enable_triton_gemm": False}
+    assert options_of("tpu", "TPU v5", "library_products") == {}
     assert compiler_options(jax.devices("cpu")[0], "overlap") == {}
 
 

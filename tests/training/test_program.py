@@ -22,9 +22,11 @@ from ecgclip_jax.training.fitting import gib, remedies
 from ecgclip_jax.training.program import (
     BERT_VOCABULARY,
     CompiledStep,
+    CompileError,
     MemoryUse,
     abstract_batch,
     bytes_refused,
+    compile_lowered,
     vocabulary_size,
 )
 
@@ -79,6 +81,24 @@ def test_what_a_compiler_wanted_is_read_from_its_refusal() -> None:
     assert bytes_refused("RESOURCE_EXHAUSTED: ... Used 20.50G of 15.75G hbm.") == int(20.5 * GIB)
     assert bytes_refused("required for HLO temporaries (154.00G) exceeds available HBM (15.75G)") == 154 * GIB
     assert bytes_refused("nothing said") == 0
+
+
+def test_what_a_compiler_refuses_for_is_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    lowered = jax.jit(lambda x: x + 1).lower(1.0)
+
+    def compiled(message: str) -> object:
+        def refuse(_: object) -> None:
+            raise jax.errors.JaxRuntimeError(message)
+
+        monkeypatch.setattr(jax.stages.Lowered, "compile", refuse)
+        return compile_lowered(lowered)
+
+    assert compiled("RESOURCE_EXHAUSTED: ... Used 20.50G of 15.75G hbm.") == (None, int(20.5 * GIB))
+    # As XLA for CUDA says it of ViT-small's step (jax 0.10.2, described H200).
+    with pytest.raises(CompileError, match="to library_products"):
+        compiled("INTERNAL: Couldn't find output tile sizes that satisfy hlo: %dot.634 = bf16[25600,384]{1,0} dot(")
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        compiled("INTERNAL: something else")
 
 
 def too_large(needed: int) -> CompiledStep:
