@@ -10,7 +10,8 @@ d  ours: text outputs cached, bf16
 e  a with cached text, on CPUs only (there all are float32)
 
 The figures are d/b, two tuned steps, and c/a, two plain ones; d/a mixes a framework with an algorithm. Before any
-timing a gate runs all forms in float32 from one set of weights: loss, gradient, BatchNorm statistics, three updates.
+timing a gate runs all forms from one set of weights, ours in float32: loss, gradient, BatchNorm statistics, three
+updates.
 Each arm has a process of its own; they take turns A B B A on one batch that stays on the device. Our step begins at
 stored int16 and prepares the signal; the peers are given float32 that is ready.
 """
@@ -42,8 +43,8 @@ LEFT_OUT: Final = "left out: no time (see --minutes and --cases)"
 TWO_ARMS_SHARE: Final = 0.6
 """Of a case's time that d and b alone take: where only so much is left, c and a are left out of it."""
 LIMITS: Final = {"loss": 1e-4, "gradient": 1e-2, "BatchNorm statistics": 1e-4, "loss after two updates": 1e-2}
-"""Relative. Rounding may switch ReLUs near zero, which moves the gradient by 1e-3; Adam's first updates are of one size
-however small a gradient, so they spread what rounding began."""
+"""Relative. Rounding may switch ReLUs near zero, which moves the gradient by 3e-3 (ResNet-18) or 7e-3 (ResNet-34, from
+float64); Adam's first updates are of one size however small a gradient, so they spread what rounding began."""
 
 
 @dataclass(frozen=True)
