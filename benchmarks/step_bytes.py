@@ -1,33 +1,44 @@
-"""Bytes that MERL's training step moves per ECG, by the real compilers: `make step-bytes`. Deterministic; nothing runs.
+"""Bytes that MERL's training step and its embedding move per ECG, by the real compilers: `make step-bytes`.
 
-What is compiled: the whole step of `experiments/merl.py` (int16 input, preprocessing, the encoder with its pooling,
-heads, both losses, AdamW, running statistics) at bfloat16, B = 256 on one device, BatchNorm over the whole
+What is compiled, and never run: the whole step of `experiments/merl.py` (int16 input, preprocessing, the encoder with
+its pooling, heads, both losses, AdamW, running statistics) at bfloat16, B = 256 on one device, BatchNorm over the whole
 batch. Texts are given as vectors: the text tower is a frozen table of them, as a cache of a frozen tower is, so its own
-cost is not in these figures. GPU bytes are counted from the program's kernels, TPU bytes are the compiler's own count.
+cost is not in these figures. Embedding is the program of `ecgclip embed`, norms folded. GPU bytes are counted from the
+program's kernels, TPU bytes are the compiler's own count.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from benchmarks.step_cases import encoder_settings
 from ecgclip_jax.cli.program_tables import step_facts
 from ecgclip_jax.contracts import RowKeys, TextOutput
+from ecgclip_jax.inference import ecg_encoder
 from ecgclip_jax.models.build import Towers
+from ecgclip_jax.models.folding import fold_norms
 from ecgclip_jax.models.functional import Tree
-from ecgclip_jax.parallel.targets import compiler_installed, describe, parse_target
+from ecgclip_jax.parallel.hlo import parse_program
+from ecgclip_jax.parallel.hlo_cost import program_cost
+from ecgclip_jax.parallel.host import replicated
+from ecgclip_jax.parallel.mesh import build_mesh
+from ecgclip_jax.parallel.targets import DescribedDevices, compiler_installed, describe, parse_target
+from ecgclip_jax.signal.operators import build_operators
 from ecgclip_jax.spec.experiment import CompilerSet, Experiment
 from ecgclip_jax.spec.files import load_experiment
+from ecgclip_jax.spec.signal import STORED_LEADS, STORED_SAMPLES
 from ecgclip_jax.training.program import compile_parts
-from ecgclip_jax.training.state import build_parts
+from ecgclip_jax.training.state import TrainingParts, abstract_state, build_parts
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH = 256
@@ -42,6 +53,7 @@ class Case(NamedTuple):
     bytes_mb: float | None = None
     temporary_mb: float | None = None
     compiler: CompilerSet = "default"
+    embeds: bool = False
 
 
 CASES = (
@@ -49,6 +61,7 @@ CASES = (
     Case("h200", remat="convolutions", bytes_mb=110, temporary_mb=8),
     Case("h200", "r34", bytes_mb=183),
     Case("h200", "vit_small", compiler="library_products"),
+    Case("h200", bytes_mb=18, embeds=True),
     Case("v5p:1x1x1", bytes_mb=78),
     Case("v6e:1x1", bytes_mb=102),
 )
@@ -92,10 +105,13 @@ def experiment_of(case: Case) -> Experiment:
 
 
 def measure(case: Case, folder: Path | None) -> dict[str, Any]:
-    """Compiles one case; with `folder` the program's text and all figures are kept there."""
+    """Compiles one case; with `folder` a step's program and all its figures are kept there."""
     described = describe(parse_target(case.target))
     experiment = experiment_of(case)
-    step = compile_parts(build_parts(experiment, 1, TextsGiven(experiment, 1)), described)
+    parts = build_parts(experiment, 1, TextsGiven(experiment, 1))
+    if case.embeds:
+        return _embedding(parts, described)
+    step = compile_parts(parts, described)
     assert step.cost is not None
     assert step.memory.temporary is not None
     facts = step_facts(step, 1)
@@ -112,12 +128,42 @@ def measure(case: Case, folder: Path | None) -> dict[str, Any]:
     }
 
 
+def _embedding(parts: TrainingParts, described: DescribedDevices) -> dict[str, Any]:
+    """The figures of a table's row, for the program that embeds a batch."""
+    began_s = time.monotonic()
+    mesh = build_mesh(parts.experiment.mesh, described.devices)
+    state = abstract_state(parts, mesh)
+    params, stats = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), (state.params, state.batch_stats))
+    weights = params | {"ecg": fold_norms(params["ecg"], stats["ecg"])}
+    rows = (
+        np.zeros((BATCH, STORED_SAMPLES, len(STORED_LEADS)), np.int16),
+        np.zeros(BATCH, np.float32),
+    )
+    arguments = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)),
+        (weights, build_operators(parts.experiment.signal), *rows),
+    )
+    jitted: Any = ecg_encoder(parts)
+    compiled = jitted.lower(*arguments).compile()
+    cost = program_cost(
+        parse_program(compiled.as_text()), n_devices=1, on_chip_spaces=described.devices[0].platform == "tpu"
+    )
+    return {
+        "bytes": {kind: {"n_bytes": total.n_bytes} for kind, total in cost.kernels.items()},
+        "flops": cost.flops,
+        "compile_s": time.monotonic() - began_s,
+        "counted_mb": cost.n_bytes / BATCH / 1e6,
+        "bytes_mb": ((compiled.cost_analysis() or {}).get("bytes accessed") or cost.n_bytes) / BATCH / 1e6,
+        "temporary_mb": compiled.memory_analysis().temp_size_in_bytes / BATCH / 1e6,
+    }
+
+
 def row(case: Case, facts: dict[str, Any]) -> str:
     """A line of the Markdown table."""
     kinds = sorted(facts["bytes"].items(), key=lambda item: -item[1]["n_bytes"])
     parts = ", ".join(f"{kind} {total['n_bytes'] / BATCH / 1e6:.1f}" for kind, total in kinds if total["n_bytes"] > 2e7)
     flops = sum(facts["flops"].values()) / BATCH / 1e9
-    cells = [case.target, case.encoder, case.remat]
+    cells = [case.target, case.encoder, "embedding" if case.embeds else case.remat]
     cells += [_against(facts["bytes_mb"], case.bytes_mb), f"{facts['counted_mb']:.1f}: {parts}"]
     cells += [_against(facts["temporary_mb"], case.temporary_mb), f"{flops:.1f}", f"{facts['compile_s']:.0f}"]
     return f"| {' | '.join(cells)} |"

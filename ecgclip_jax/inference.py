@@ -172,23 +172,7 @@ class Model:
 
     @cached_property
     def _encode_ecg(self) -> Encoder:
-        parts, spec, view = self._parts, self.experiment.signal, self.experiment.view
-        lead = view.inference_lead if view.single_lead else None
-
-        def encode(
-            params: Tree,
-            operators: SignalOperators,
-            ecg_uv: Int16[Array, "batch 5000 12"],
-            mains_hz: Float[Array, "batch"],
-        ) -> tuple[Float[Array, "batch dim"], Float[Array, "batch width"]]:
-            known = jnp.isfinite(mains_hz)
-            ecg = preprocess(spec, operators, ecg_uv, {"mains_hz": mains_hz}, {"mains_hz": known}, lead)
-            output = parts.towers.folded_ecg(params["ecg"], ecg)
-            embedding = parts.objective.ecg_embedding(parts.heads, params["objective"], output)
-            return embedding, output.features.astype(jnp.float32)
-
-        encoder: Encoder = jax.jit(encode)
-        return encoder
+        return ecg_encoder(self._parts)
 
     @cached_property
     def _encode_text(self) -> Encoder:
@@ -205,6 +189,30 @@ class Model:
 
         encoder: Encoder = jax.jit(encode)
         return encoder
+
+
+def ecg_encoder(parts: TrainingParts) -> Encoder:
+    """The jitted program behind `Model.encode_ecg`, from stored microvolts to embedding and features of each ECG.
+
+    Of the weights it takes those whose ECG tower is folded (`models.folding`).
+    """
+    spec, view = parts.experiment.signal, parts.experiment.view
+    lead = view.inference_lead if view.single_lead else None
+
+    def encode(
+        params: Tree,
+        operators: SignalOperators,
+        ecg_uv: Int16[Array, "batch 5000 12"],
+        mains_hz: Float[Array, "batch"],
+    ) -> tuple[Float[Array, "batch dim"], Float[Array, "batch width"]]:
+        known = jnp.isfinite(mains_hz)
+        ecg = preprocess(spec, operators, ecg_uv, {"mains_hz": mains_hz}, {"mains_hz": known}, lead)
+        output = parts.towers.folded_ecg(params["ecg"], ecg)
+        embedding = parts.objective.ecg_embedding(parts.heads, params["objective"], output)
+        return embedding, output.features.astype(jnp.float32)
+
+    encoder: Encoder = jax.jit(encode)
+    return encoder
 
 
 def load_model(run: str | Path, step: int | None = None) -> Model:
