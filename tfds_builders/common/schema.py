@@ -38,6 +38,8 @@ _MakeEntry = Callable[[Any], Entry]
 """How a value is written as the entry of one field."""
 _REMEMBERED = 2048
 """Entries per field: most fields of most cohorts say one of a few things, which then are put together once."""
+_SHORT = 256
+"""Characters: longer texts are reports and rows of sources, hardly ever the same and large to keep."""
 
 
 def _made_anew(encode: Callable[[Any], Feature]) -> Callable[[bytes], _MakeEntry]:
@@ -47,6 +49,14 @@ def _made_anew(encode: Callable[[Any], Feature]) -> Callable[[bytes], _MakeEntry
 def _remembered(encode: Callable[[Any], Feature]) -> Callable[[bytes], _MakeEntry]:
     """For values that are the same where they are equal: 0 and -0 as floats are not."""
     return lambda key: lru_cache(_REMEMBERED)(lambda value: entry(key, encode(value)))
+
+
+def _text(key: bytes) -> _MakeEntry:
+    def anew(value: str) -> Entry:
+        return entry(key, bytes_feature((value.encode(),)))
+
+    short = lru_cache(_REMEMBERED)(anew)
+    return lambda value: short(value) if len(value) <= _SHORT else anew(value)
 
 
 def _number(key: bytes) -> _MakeEntry:
@@ -64,7 +74,6 @@ class _Kind:
     entries: Callable[[bytes], _MakeEntry]
 
 
-_TEXT = _remembered(lambda value: bytes_feature((value.encode(),)))
 _TEXTS = _remembered(lambda values: bytes_feature([value.encode() for value in values]))
 _INTEGER = _remembered(lambda value: int64_feature((value,)))
 
@@ -79,7 +88,7 @@ _KINDS: Mapping[str, _Kind] = MappingProxyType(
             None,
             _made_anew(lambda value: blob_feature(value.data)),
         ),
-        "text": _Kind(lambda f, doc: f.Text(doc=doc), pa.string(), _TEXT),
+        "text": _Kind(lambda f, doc: f.Text(doc=doc), pa.string(), _text),
         "int": _Kind(lambda f, doc: f.Scalar(np.int32, doc=doc), pa.int32(), _INTEGER),
         "float": _Kind(lambda f, doc: f.Scalar(np.float32, doc=doc), pa.float32(), _number),
         "bool": _Kind(lambda f, doc: f.Scalar(np.bool_, doc=doc), pa.bool_(), _INTEGER),
