@@ -39,12 +39,17 @@ from ecgclip_jax.parallel.targets import kind_facts
 
 MINUTES: Final = 7.5
 SWEEP_FROM, SWEEP_FACTOR, SWEEP_STEP_S = 256, 4, 45.0
+REFUSED: Final = "not timed, its forms differ"
 LEFT_OUT: Final = "left out: no time (see --minutes and --cases)"
 TWO_ARMS_SHARE: Final = 0.6
 """Of a case's time that d and b alone take: where only so much is left, c and a are left out of it."""
 LIMITS: Final = {"loss": 1e-4, "gradient": 1e-2, "BatchNorm statistics": 1e-4, "loss after two updates": 1e-2}
 """Relative. Rounding may switch ReLUs near zero, which moves the gradient by 3e-3 (ResNet-18) or 7e-3 (ResNet-34, from
 float64); Adam's first updates are of one size however small a gradient, so they spread what rounding began."""
+
+
+class GateError(ValueError):
+    """Forms of a step that are not the same maths: nothing of the case is timed."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,7 @@ def gate(case: Case, scratch: Path, here: Machine) -> dict[str, object]:
     """Whether all forms of the step are the same maths, on the CPU in float32; how far they are apart.
 
     Raises:
-        SystemExit: too far; nothing is timed then.
+        GateError: too far.
     """
     cpu = {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     scratch = scratch / case.name
@@ -152,7 +157,7 @@ def gate(case: Case, scratch: Path, here: Machine) -> dict[str, object]:
         differences = {"loss": first, **facts, "loss after two updates": last}
         for name, value in differences.items():
             if not value <= LIMITS[name]:
-                raise SystemExit(f"{case.name}, {form}: {name} is {value:.1e} from ours (at most {LIMITS[name]:.0e})")
+                raise GateError(f"{form}: {name} is {value:.1e} from ours (at most {LIMITS[name]:.0e})")
         found[f"gate, {form}"] = ", ".join(f"{name} {value:.0e}" for name, value in differences.items())
     return found
 
@@ -180,7 +185,11 @@ def compare(cases: Sequence[Case], *, quick: bool, minutes: float) -> list[Repor
             chosen = ways if clock.left_s >= slowest_s else {key: ways[key] for key in ways if key in "db"}
             console.print(f"{case.name}: {', '.join(chosen)} ({clock.left_s:.0f} s left)", highlight=False)
             began_s = time.monotonic()
-            agreed = gates[case].result() if case in gates else gate(case, scratch, here)
+            try:
+                agreed = gates[case].result() if case in gates else gate(case, scratch, here)
+            except GateError as error:
+                reports.append(Report(f"train step {case.name}", "ECG", (), (f"{REFUSED}: {error}",)))
+                continue
             timed = timing(case, chosen, here, scratch, quick=quick)
             notes = [f"{WAYS[key].title} did not run: {why}" for key, why in absent.items()]
             reports.append(replace(timed, notes=(*timed.notes, *notes), facts=timed.facts | agreed))
@@ -309,6 +318,8 @@ def main() -> None:
     show(reports)
     if arguments.json:
         write_json(arguments.json, reports)
+    if any(note.startswith(REFUSED) for report in reports for note in report.notes):
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

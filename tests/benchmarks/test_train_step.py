@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,27 @@ def test_with_little_time_left_c_and_a_go_first_and_then_whole_cases(monkeypatch
     assert reports[-1].notes == (train_step.LEFT_OUT,)
 
 
+def test_a_case_that_its_gate_refuses_is_not_timed_and_the_others_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gate(case: Case, *_: object) -> dict[str, object]:
+        if case is CASES[0]:
+            raise train_step.GateError("tuned: loss is 1.0e-02 from ours (at most 1e-04)")
+        return {}
+
+    monkeypatch.setattr(train_step, "machine", lambda: ON_GPU)
+    reports, ran = _compared(monkeypatch, CASES[:2], gate=gate)
+    assert [name for name, _ in ran] == ["r34_12x5000"]
+    assert reports[0].notes == (f"{train_step.REFUSED}: tuned: loss is 1.0e-02 from ours (at most 1e-04)",)
+
+
 def _compared(
-    monkeypatch: pytest.MonkeyPatch, cases: tuple[Case, ...], *, took_s: float = 0.0, minutes: float = 1.0
+    monkeypatch: pytest.MonkeyPatch,
+    cases: tuple[Case, ...],
+    *,
+    took_s: float = 0.0,
+    minutes: float = 1.0,
+    gate: Callable[..., dict[str, object]] = lambda *_: {},
 ) -> tuple[list[Report], list[tuple[str, str]]]:
-    """Reports of a comparison whose gate passes and whose arms are only listed, by case."""
+    """Reports of a comparison whose gate passes, unless another is given, and whose arms are only listed, by case."""
     ran: list[tuple[str, str]] = []
     now_s = 0.0
 
@@ -53,7 +70,7 @@ def _compared(
         ran.append((case.name, "".join(ways)))
         return Report(case.name, "ECG", ())
 
-    monkeypatch.setattr(train_step, "gate", lambda *_: {})
+    monkeypatch.setattr(train_step, "gate", gate)
     monkeypatch.setattr(train_step, "timing", timing)
     monkeypatch.setattr(train_step.time, "monotonic", lambda: now_s)
     return compare(cases, quick=True, minutes=minutes), ran
