@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.common import Report, reports_of, show, write_json
+from benchmarks.common import Report, publish, reports_of
 
 NAMES = (
     "reader",
@@ -43,11 +43,9 @@ def main() -> None:
             reports += reports_of(import_module(f"benchmarks.{name}").run(arguments.quick))
         except ModuleNotFoundError as error:
             absent.append(f"{name}: its peer {error.name} is not installed (make bench installs it)")
-    show(reports)
     for line in absent:
         console.print(line, highlight=False)
-    if arguments.json:
-        write_json(arguments.json, reports)
+    publish(reports, arguments.json)
 
 
 if __name__ == "__main__":

@@ -82,6 +82,8 @@ class Report:
     notes: tuple[str, ...] = ()
     facts: dict[str, object] = field(default_factory=dict)
     """Figures that are no times (differences from the peer, counts, sizes)."""
+    refused: bool = False
+    """Its parity gate found the forms to differ, so nothing was timed."""
 
     def ratios(self) -> dict[str, float]:
         """How many times faster the first arm is than each of the others (medians)."""
@@ -302,6 +304,19 @@ def reports_of(found: Report | Sequence[Report]) -> list[Report]:
     return [found] if isinstance(found, Report) else list(found)
 
 
+def publish(reports: Sequence[Report], json_file: Path | None) -> None:
+    """Shows what was measured, and writes it where asked to.
+
+    Raises:
+        SystemExit: one was refused; only after all others were shown and written.
+    """
+    show(reports)
+    if json_file:
+        write_json(json_file, reports)
+    if any(report.refused for report in reports):
+        raise SystemExit(1)
+
+
 def main(
     run: Callable[[bool], Report | Sequence[Report]], description: str | None, argv: Sequence[str] | None = None
 ) -> None:
@@ -312,7 +327,4 @@ def main(
     form.add_argument("--full", action="store_true", help="the whole size, in minutes (the default)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write samples, facts and environment")
     arguments = parser.parse_args(argv)
-    reports = reports_of(run(arguments.quick))
-    show(reports)
-    if arguments.json:
-        write_json(arguments.json, reports)
+    publish(reports_of(run(arguments.quick)), arguments.json)

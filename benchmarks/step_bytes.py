@@ -29,7 +29,7 @@ from ecgclip_jax.models.build import Towers
 from ecgclip_jax.models.folding import fold_norms
 from ecgclip_jax.models.functional import Tree
 from ecgclip_jax.parallel.hlo import parse_program
-from ecgclip_jax.parallel.hlo_cost import program_cost
+from ecgclip_jax.parallel.hlo_cost import ProgramCost, program_cost
 from ecgclip_jax.parallel.host import replicated
 from ecgclip_jax.parallel.mesh import build_mesh
 from ecgclip_jax.parallel.targets import DescribedDevices, compiler_installed, describe, parse_target
@@ -122,9 +122,7 @@ def measure(case: Case, folder: Path | None) -> dict[str, Any]:
     return facts | {
         "encoder": case.encoder,
         "remat": case.remat,
-        "counted_mb": step.cost.n_bytes / BATCH / 1e6,
-        "bytes_mb": (step.compiler_bytes or step.cost.n_bytes) / BATCH / 1e6,
-        "temporary_mb": step.memory.temporary / BATCH / 1e6,
+        **_megabytes(step.cost, step.compiler_bytes, step.memory.temporary),
     }
 
 
@@ -136,8 +134,8 @@ def _embedding(parts: TrainingParts, described: DescribedDevices) -> dict[str, A
     params, stats = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), (state.params, state.batch_stats))
     weights = params | {"ecg": fold_norms(params["ecg"], stats["ecg"])}
     rows = (
-        np.zeros((BATCH, STORED_SAMPLES, len(STORED_LEADS)), np.int16),
-        np.zeros(BATCH, np.float32),
+        jax.ShapeDtypeStruct((BATCH, STORED_SAMPLES, len(STORED_LEADS)), jnp.int16),
+        jax.ShapeDtypeStruct((BATCH,), jnp.float32),
     )
     arguments = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=replicated(mesh)),
@@ -149,12 +147,23 @@ def _embedding(parts: TrainingParts, described: DescribedDevices) -> dict[str, A
         parse_program(compiled.as_text()), n_devices=1, on_chip_spaces=described.devices[0].platform == "tpu"
     )
     return {
-        "bytes": {kind: {"n_bytes": total.n_bytes} for kind, total in cost.kernels.items()},
+        "bytes": {kind: vars(total) for kind, total in cost.kernels.items()},
         "flops": cost.flops,
         "compile_s": time.monotonic() - began_s,
+        **_megabytes(
+            cost,
+            (compiled.cost_analysis() or {}).get("bytes accessed"),
+            compiled.memory_analysis().temp_size_in_bytes,
+        ),
+    }
+
+
+def _megabytes(cost: ProgramCost, compiler_bytes: float | None, temporary: int) -> dict[str, float]:
+    """Per ECG: counted from the kernels, by the compiler where it counts, and of temporary memory."""
+    return {
         "counted_mb": cost.n_bytes / BATCH / 1e6,
-        "bytes_mb": ((compiled.cost_analysis() or {}).get("bytes accessed") or cost.n_bytes) / BATCH / 1e6,
-        "temporary_mb": compiled.memory_analysis().temp_size_in_bytes / BATCH / 1e6,
+        "bytes_mb": (compiler_bytes or cost.n_bytes) / BATCH / 1e6,
+        "temporary_mb": temporary / BATCH / 1e6,
     }
 
 

@@ -11,9 +11,8 @@ e  a with cached text, on CPUs only (there all are float32)
 
 The figures are d/b, two tuned steps, and c/a, two plain ones; d/a mixes a framework with an algorithm. Before any
 timing a gate runs all forms from one set of weights, ours in float32: loss, gradient, BatchNorm statistics, three
-updates.
-Each arm has a process of its own; they take turns A B B A on one batch that stays on the device. Our step begins at
-stored int16 and prepares the signal; the peers are given float32 that is ready.
+updates. Each arm has a process of its own; they take turns A B B A on one batch that stays on the device. Our step
+begins at stored int16 and prepares the signal; the peers are given float32 that is ready.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from benchmarks.common import Arm, Report, Timing, measure, show, write_json
+from benchmarks.common import Arm, Report, Timing, measure, publish
 from benchmarks.processes import ArmError, ArmProcess, OutOfMemory
 from benchmarks.step_cases import CASES, TEXT_GFLOP, Case
 from ecgclip_jax.parallel.targets import kind_facts
@@ -137,7 +136,7 @@ def machine() -> Machine:
 
 
 def gate(case: Case, scratch: Path, here: Machine) -> dict[str, object]:
-    """Whether all forms of the step are the same maths, on the CPU in float32; how far they are apart.
+    """Whether all forms of the step are the same maths, on the CPU, ours in float32; how far they are apart.
 
     Raises:
         GateError: too far.
@@ -188,7 +187,7 @@ def compare(cases: Sequence[Case], *, quick: bool, minutes: float) -> list[Repor
             try:
                 agreed = gates[case].result() if case in gates else gate(case, scratch, here)
             except GateError as error:
-                reports.append(Report(f"train step {case.name}", "ECG", (), (f"{REFUSED}: {error}",)))
+                reports.append(Report(f"train step {case.name}", "ECG", (), (f"{REFUSED}: {error}",), refused=True))
                 continue
             timed = timing(case, chosen, here, scratch, quick=quick)
             notes = [f"{WAYS[key].title} did not run: {why}" for key, why in absent.items()]
@@ -315,11 +314,7 @@ def main() -> None:
     arguments = parser.parse_args()
     chosen = [case for case in CASES if case.name in (arguments.cases or [case.name])]
     reports = compare(chosen[:1] if arguments.quick else chosen, quick=arguments.quick, minutes=arguments.minutes)
-    show(reports)
-    if arguments.json:
-        write_json(arguments.json, reports)
-    if any(note.startswith(REFUSED) for report in reports for note in report.notes):
-        raise SystemExit(1)
+    publish(reports, arguments.json)
 
 
 if __name__ == "__main__":

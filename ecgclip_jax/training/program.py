@@ -201,7 +201,8 @@ def compile_parts(parts: TrainingParts, described: DescribedDevices) -> Compiled
     """`compile_step` for parts that are built already, or that stand in for some of an experiment's.
 
     Raises:
-        UserError: a mesh or a batch that does not fit the number of devices.
+        UserError: a mesh or a batch that does not fit the number of devices, a program that the compiler needs another
+            `run.compiler` for.
     """
     began_s = time.monotonic()
     experiment = parts.experiment

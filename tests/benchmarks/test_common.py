@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import common
-from benchmarks.common import Arm, Report, Timing, measure, show, write_json
+from benchmarks.common import Arm, Report, Timing, measure, publish, show, write_json
 
 
 def busy_machine(monkeypatch: pytest.MonkeyPatch, per_reading_s: Iterator[float]) -> None:
@@ -63,3 +63,11 @@ def test_table_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert written["reports"][0]["times_the_first"] == {"peer": 15.0}
     assert written["reports"][0]["median_s"] == {"ours": 0.2, "peer": 3.0}
     assert written["environment"]["cores"] >= 1
+
+
+def test_a_refused_benchmark_fails_the_command_after_the_others_were_written(tmp_path: Path) -> None:
+    reports = [Report("one", "ECG", (), ("forms differ",), refused=True), Report("two", "ECG", ())]
+    with pytest.raises(SystemExit, match="1"):
+        publish(reports, tmp_path / "out.json")
+    assert [report["name"] for report in json.loads((tmp_path / "out.json").read_text())["reports"]] == ["one", "two"]
+    publish(reports[1:], None)

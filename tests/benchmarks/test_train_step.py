@@ -49,6 +49,7 @@ def test_a_case_that_its_gate_refuses_is_not_timed_and_the_others_are(monkeypatc
     monkeypatch.setattr(train_step, "machine", lambda: ON_GPU)
     reports, ran = _compared(monkeypatch, CASES[:2], gate=gate)
     assert [name for name, _ in ran] == ["r34_12x5000"]
+    assert [report.refused for report in reports] == [True, False]
     assert reports[0].notes == (f"{train_step.REFUSED}: tuned: loss is 1.0e-02 from ours (at most 1e-04)",)
 
 

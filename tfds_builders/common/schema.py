@@ -38,7 +38,7 @@ _MakeEntry = Callable[[Any], Entry]
 """How a value is written as the entry of one field."""
 _REMEMBERED = 2048
 """Entries per field: most fields of most cohorts say one of a few things, which then are put together once."""
-_SHORT = 256
+_SHORT_TEXT = 256
 """Characters: longer texts are reports and rows of sources, hardly ever the same and large to keep."""
 
 
@@ -48,19 +48,17 @@ def _made_anew(encode: Callable[[Any], Feature]) -> Callable[[bytes], _MakeEntry
 
 def _remembered(encode: Callable[[Any], Feature]) -> Callable[[bytes], _MakeEntry]:
     """For values that are the same where they are equal: 0 and -0 as floats are not."""
-    return lambda key: lru_cache(_REMEMBERED)(lambda value: entry(key, encode(value)))
+    return lambda key: lru_cache(_REMEMBERED)(_made_anew(encode)(key))
 
 
 def _text(key: bytes) -> _MakeEntry:
-    def anew(value: str) -> Entry:
-        return entry(key, bytes_feature((value.encode(),)))
-
+    anew = _made_anew(lambda value: bytes_feature((value.encode(),)))(key)
     short = lru_cache(_REMEMBERED)(anew)
-    return lambda value: short(value) if len(value) <= _SHORT else anew(value)
+    return lambda value: short(value) if len(value) <= _SHORT_TEXT else anew(value)
 
 
 def _number(key: bytes) -> _MakeEntry:
-    unknown = entry(key, float_feature((float("nan"),)))
+    unknown = entry(key, float_feature((float("nan"),)))  # most numbers of most cohorts
     return lambda value: entry(key, float_feature((value,))) if value == value else unknown
 
 
@@ -76,8 +74,6 @@ class _Kind:
 
 _TEXTS = _remembered(lambda values: bytes_feature([value.encode() for value in values]))
 _INTEGER = _remembered(lambda value: int64_feature((value,)))
-
-
 _KINDS: Mapping[str, _Kind] = MappingProxyType(
     {
         # Bytes: twelve times faster to parse than TFDS's default list of int64 for a tensor of this size.
