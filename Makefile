@@ -18,7 +18,7 @@ LONG    = tests/multiprocess tests/training/test_objectives_learn.py tests/evalu
 TWO_WORKERS = -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test parity lint bench proofs compile-pod step-bytes contact-sheet constraints clean
+.PHONY: help venv parity-venv demo test parity lint bench proofs compile-pod step-bytes contact-sheet constraints clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -30,6 +30,8 @@ $(BIN)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[test]'
 	@touch $@
+
+parity-venv: $(PARITY)/bin/.installed  ## the environment with PyTorch, alone
 
 $(PARITY)/bin/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(PARITY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -22,11 +23,13 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import absl.flags
 import pytest
-from jaxtyping import install_import_hook
+from support.checked import check_annotations
 
 # grain's worker processes read absl flags, which nobody parses under pytest.
 absl.flags.FLAGS.mark_as_parsed()
-_hook = install_import_hook("ecgclip_jax", "beartype.beartype")
+check_annotations("ecgclip_jax")
+# Traced programs are millions of small objects that stay: to look through them all again and again is wasted.
+gc.set_threshold(100_000, 50, 100)
 
 SHARED_DATA = Path(os.environ.get("ECGCLIP_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 

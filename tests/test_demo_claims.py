@@ -15,14 +15,17 @@ from ecgclip_jax.spec.files import load_experiment
 
 DEMO = Path(__file__).resolve().parents[1] / "experiments" / "demo.py"
 SMALLER = {
-    "run.steps": 110,
+    "run.steps": 80,
     "run.log_every": 50,
-    "run.checkpoint_every": 110,
+    "run.checkpoint_every": 80,
     "data.batch_global": 32,
     "signal.samples": 512,
     "signal.rate_hz": 50.0,
     "signal.bandpass.high_hz": 20.0,
+    "ecg_encoder.depth": 10,
     "ecg_encoder.width": 8,
+    "text_encoder.hidden": 64,
+    "text_encoder.intermediate": 64,
     "evaluation.bootstrap_replicates": 100,
     "evaluation.untrained_baseline": False,
     "evaluation.train": (),

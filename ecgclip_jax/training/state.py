@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, no_type_check
 
 import jax
@@ -53,6 +54,8 @@ class TrainingParts:
     heads: Heads
     objective: Objective
     optimizer: optax.GradientTransformation
+    model_shapes: tuple[Tree, Tree]
+    """Parameters and running statistics as `jax.ShapeDtypeStruct`s: tracing an initialisation is most of a start."""
 
 
 def build_parts(experiment: Experiment, vocab_size: int, towers: Towers | None = None) -> TrainingParts:
@@ -66,9 +69,9 @@ def build_parts(experiment: Experiment, vocab_size: int, towers: Towers | None =
     towers = towers or build_towers(experiment, vocab_size)
     objective = build_objective(experiment.objective)
     heads = _build_heads(objective.heads(towers), experiment)
-    params, _ = jax.eval_shape(lambda key: _init_model(towers, heads, objective, key), jax.random.key(0))
-    optimizer = build_optimizer(experiment.optimizer, experiment.run.steps, params)
-    return TrainingParts(experiment, towers, heads, objective, optimizer)
+    shapes = jax.eval_shape(partial(_init_model, towers, heads, objective), jax.random.key(0))
+    optimizer = build_optimizer(experiment.optimizer, experiment.run.steps, shapes[0])
+    return TrainingParts(experiment, towers, heads, objective, optimizer, shapes)
 
 
 def _build_heads(needs: HeadNeeds, experiment: Experiment) -> Heads:
@@ -84,7 +87,7 @@ def _build_heads(needs: HeadNeeds, experiment: Experiment) -> Heads:
 
 def abstract_state(parts: TrainingParts, mesh: Mesh) -> TrainState:
     """Shapes, dtypes and shardings of the state: what a checkpoint is restored into."""
-    shapes = jax.eval_shape(lambda key: _init_state(parts, key), _init_key(parts.experiment))
+    shapes = jax.eval_shape(partial(_first_state, parts), *parts.model_shapes)
     placed: TrainState = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,
@@ -124,7 +127,10 @@ def target_branch(parts: TrainingParts, params: Tree) -> Tree:
 
 
 def _init_state(parts: TrainingParts, key: jax.Array) -> TrainState:
-    params, stats = _init_model(parts.towers, parts.heads, parts.objective, key)
+    return _first_state(parts, *_init_model(parts.towers, parts.heads, parts.objective, key))
+
+
+def _first_state(parts: TrainingParts, params: Tree, stats: Tree) -> TrainState:
     target = jax.tree.map(jnp.copy, target_branch(parts, params))
     target_stats = jax.tree.map(jnp.copy, stats) if target else {}
     return TrainState(jnp.zeros((), jnp.int32), params, stats, parts.optimizer.init(params), target, target_stats)
