@@ -18,7 +18,7 @@ LONG    = tests/multiprocess tests/training/test_objectives_learn.py tests/evalu
 TWO_WORKERS = -n 2 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help venv parity-venv demo test parity lint bench proofs compile-pod step-bytes contact-sheet constraints clean
+.PHONY: help venv parity-venv demo test parity lint bench proofs compile-pod step-bytes constraints clean
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile

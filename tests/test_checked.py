@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from beartype.roar import BeartypeCallHintViolation
 from jaxtyping import Float32, TypeCheckError
-from support.checked import _decorator, checked
+from support.checked import checked, decorator
 
 if TYPE_CHECKING:
     from nowhere import Unknown  # type: ignore[import-not-found]
@@ -23,7 +23,7 @@ def total(left: Float32[np.ndarray, "n"], right: Float32[np.ndarray, "n"]) -> Fl
     return (left + right)[: 3 if left[0] == 0 else 1]
 
 
-@_decorator(typechecker=None)
+@decorator(typechecker=None)
 @dataclass
 class Lead:
     name: str

@@ -84,7 +84,7 @@ Chain = Callable[[np.ndarray, float | None], np.ndarray]
 
 @pytest.mark.parametrize(
     ("spec", "chain", "every"),
-    [(ecgclip(), ecgclip_chain, 2), (clef("II"), clef_chain, 1), (ecgfounder(), ecgfounder_chain, 8)],
+    [(ecgclip(), ecgclip_chain, 2), (clef("II"), clef_chain, 1), (ecgfounder(), ecgfounder_chain, 4)],
     ids=["ecgclip", "clef", "ecgfounder"],
 )
 def test_preset_equals_the_scipy_chain(spec: SignalSpec, chain: Chain, every: int, windows: np.ndarray) -> None:

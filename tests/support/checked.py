@@ -21,14 +21,14 @@ from jaxtyping import install_import_hook, jaxtyped
 
 def check_annotations(package: str) -> None:
     """Has every function and dataclass of a package, which is not imported yet, check what it is given and returns."""
-    jaxtyping.jaxtyped = _decorator  # type: ignore[assignment]
+    jaxtyping.jaxtyped = decorator  # type: ignore[assignment]
     install_import_hook(package, "beartype.beartype")
 
 
-def _decorator(target: Any = None, *, typechecker: object) -> Any:
+def decorator(target: Any = None, *, typechecker: object) -> Any:
     """What the hook writes over every function and class, in the place of `jaxtyping.jaxtyped`."""
     if target is None:
-        return functools.partial(_decorator, typechecker=typechecker)
+        return functools.partial(decorator, typechecker=typechecker)
     if not inspect.isclass(target):
         return checked(target)
     if is_dataclass(target) and "__init__" in vars(target):

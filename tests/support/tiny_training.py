@@ -18,7 +18,7 @@ import pytest
 from ecgclip_jax.contracts import Batch, TextTokens
 from ecgclip_jax.data.batch import EXTRAS
 from ecgclip_jax.parallel.mesh import build_mesh
-from ecgclip_jax.spec.encoders import BertSpec, HeadSpec, ResNet1DSpec, TokenizerSpec, ViT1DSpec
+from ecgclip_jax.spec.encoders import BertSpec, HeadSpec, ResNet1DSpec, TokenizerSpec
 from ecgclip_jax.spec.experiment import DataSpec, Experiment, MeshSpec, OptimizerSpec, RunSpec, Source
 from ecgclip_jax.spec.objectives import InfoNCESpec
 from ecgclip_jax.spec.signal import SignalSpec
@@ -53,17 +53,6 @@ def tiny_experiment(**changes: Any) -> Experiment:
 def tiny_run(**run: Any) -> Experiment:
     """The tiny experiment with another rhythm of logging, saving or validating."""
     return tiny_experiment(run=tiny_experiment().run.model_copy(update=run))
-
-
-def quick_run(**run: Any) -> Experiment:
-    """A run whose step is compiled in a fraction of the time: for what goes on around steps, whatever is in them."""
-    return tiny_experiment(
-        ecg_encoder=ViT1DSpec(patch_samples=64, width=16, depth=1, heads=2),
-        objective=InfoNCESpec(
-            embedding_dim=16, ecg_head=HeadSpec(kind="linear"), text_head=HeadSpec(hidden=16), learn_temperature=True
-        ),
-        run=tiny_experiment().run.model_copy(update=run),
-    )
 
 
 @cache

@@ -10,7 +10,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
-from support.tiny_training import quick_run, train_on_one_device  # noqa: E402
+from support.tiny_training import tiny_run, train_on_one_device  # noqa: E402
 
 if __name__ == "__main__":
     workdir, data_dir, saved_step, last_step = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
@@ -22,4 +22,4 @@ if __name__ == "__main__":
         os.kill(os.getpid(), signal.SIGKILL)
         return {}
 
-    train_on_one_device(quick_run(evaluate_every=last_step), workdir, data_dir, evaluate=die)
+    train_on_one_device(tiny_run(evaluate_every=last_step), workdir, data_dir, evaluate=die)

@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from support.tiny_training import quick_run, train_on_one_device
+from support.tiny_training import tiny_run, train_on_one_device
 
 from ecgclip_jax.checkpoints import load_meta, load_params, saved_steps
 from ecgclip_jax.contracts import Batch
@@ -40,7 +40,7 @@ def assert_same_weights(left: Path, right: Path) -> None:
 def whole_run(run_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing disturbed."""
     workdir = tmp_path_factory.mktemp("runs") / "whole"
-    train_on_one_device(quick_run(), workdir, run_data)
+    train_on_one_device(tiny_run(), workdir, run_data)
     return workdir
 
 
@@ -51,8 +51,8 @@ def test_a_run_folder_holds_what_is_needed(whole_run: Path) -> None:
     assert saved_steps(whole_run / "checkpoints") == [20, 24]
     meta = load_meta(whole_run)
     assert meta["step"] == 24
-    assert meta["experiment"] == quick_run().model_dump(mode="json")
-    assert meta["fingerprint"] == quick_run().fingerprint()
+    assert meta["experiment"] == tiny_run().model_dump(mode="json")
+    assert meta["fingerprint"] == tiny_run().fingerprint()
     assert meta["access"] == "open"
     assert set(meta["versions"]) >= {"jax", "flax", "orbax-checkpoint"}
     lines = metric_lines(whole_run)
@@ -72,7 +72,7 @@ def test_a_killed_run_ends_with_the_very_weights_of_one_that_was_not(
     assert saved_steps(workdir / "checkpoints") == [10]
     assert [line["step"] for line in metric_lines(workdir)] == list(range(1, 15))
 
-    summary = train_on_one_device(quick_run(), workdir, run_data)
+    summary = train_on_one_device(tiny_run(), workdir, run_data)
     assert summary.started_at == 10
     lines, whole = metric_lines(workdir), metric_lines(whole_run)
     assert [(line["step"], line["loss"]) for line in lines] == [(line["step"], line["loss"]) for line in whole]
@@ -88,11 +88,11 @@ def test_sigterm_saves_first_and_the_run_goes_on(whole_run: Path, run_data: Path
         return {"auroc": 0.5}
 
     with pytest.raises(RunInterrupted, match=r"stopped by SIGTERM after step 8 of 24, which is saved"):
-        train_on_one_device(quick_run(evaluate_every=8), workdir, run_data, evaluate=send_sigterm)
+        train_on_one_device(tiny_run(evaluate_every=8), workdir, run_data, evaluate=send_sigterm)
     assert saved_steps(workdir / "checkpoints") == [8]
     assert signal.getsignal(signal.SIGTERM) is before
     assert '"validation/auroc": 0.5' in (workdir / "metrics.jsonl").read_text()
-    train_on_one_device(quick_run(), workdir, run_data)
+    train_on_one_device(tiny_run(), workdir, run_data)
     assert_same_weights(whole_run, workdir)
 
 
@@ -101,7 +101,7 @@ def test_a_run_goes_on_on_another_mesh(whole_run: Path, run_data: Path, tmp_path
     workdir = tmp_path / "moved"
     shutil.copytree(whole_run, workdir)
     shutil.rmtree(workdir / "checkpoints" / "24")
-    summary = loop.train(quick_run().model_copy(update={"mesh": MeshSpec(fsdp=2)}), workdir, run_data)
+    summary = loop.train(tiny_run().model_copy(update={"mesh": MeshSpec(fsdp=2)}), workdir, run_data)
     assert summary.started_at == 20
     moved, whole = ([line["loss"] for line in metric_lines(folder)] for folder in (workdir, whole_run))
     assert len(moved) == len(whole)
@@ -110,21 +110,21 @@ def test_a_run_goes_on_on_another_mesh(whole_run: Path, run_data: Path, tmp_path
 
 
 def test_a_finished_run_is_left_alone(whole_run: Path, run_data: Path) -> None:
-    summary = train_on_one_device(quick_run(), whole_run, run_data)
+    summary = train_on_one_device(tiny_run(), whole_run, run_data)
     assert (summary.started_at, summary.steps, summary.metrics) == (24, 24, {})
 
 
 def test_a_folder_of_another_experiment_is_refused(whole_run: Path, run_data: Path, tmp_path: Path) -> None:
-    other = quick_run().model_copy(update={"optimizer": OptimizerSpec(peak_lr=1e-4)})
+    other = tiny_run().model_copy(update={"optimizer": OptimizerSpec(peak_lr=1e-4)})
     with pytest.raises(RunFolderError, match=r"another experiment: optimizer\.peak_lr is 0\.003 there and 0\.0001"):
         loop.train(other, whole_run, run_data)
     with pytest.raises(RunFolderError, match="already holds a run"):
-        loop.train(quick_run(), whole_run, run_data, resume=False)
+        loop.train(tiny_run(), whole_run, run_data, resume=False)
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(RunFolderError, match="neither empty nor a run folder"):
-        loop.train(quick_run(), tmp_path, run_data)
+        loop.train(tiny_run(), tmp_path, run_data)
     with pytest.raises(RunFolderError, match=r"thesis\.tex/run cannot be written \(Not a directory\)"):
-        loop.train(quick_run(), tmp_path / "thesis.tex" / "run", run_data)
+        loop.train(tiny_run(), tmp_path / "thesis.tex" / "run", run_data)
 
 
 class BreaksAtUpdate13(TrainStep):
@@ -145,7 +145,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_batch(
     monkeypatch.setattr(loop, "TrainStep", BreaksAtUpdate13)
     workdir = tmp_path / "broken"
     with pytest.raises(NonFiniteLossError, match=r"loss nan .* at update 13 \(global batch 12\)") as error:
-        train_on_one_device(quick_run(checkpoint_every=13), workdir, run_data)
+        train_on_one_device(tiny_run(checkpoint_every=13), workdir, run_data)
     records = str(error.value).split("Records: ")[1].split(", ")
     # The epoch of three batches that update 13 begins shares no record with another batch of it.
     assert len(set(records)) == 16
