@@ -14,7 +14,17 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from ecgclip_jax.contracts import PackedTexts, RowKeys, TextOutput
-from ecgclip_jax.models.layers import BLOCK_OUTPUT, Embedding, LayerNorm, Linear, kept_as, normal, row_dropout, zeros
+from ecgclip_jax.models.layers import (
+    BLOCK_OUTPUT,
+    Embedding,
+    LayerNorm,
+    Linear,
+    Rngs,
+    kept_as,
+    normal,
+    row_dropout,
+    zeros,
+)
 from ecgclip_jax.spec.encoders import BertSpec
 
 INIT_STD = 0.02
@@ -24,7 +34,7 @@ INIT_STD = 0.02
 class BertEmbeddings(nnx.Module):
     """Word + position + token type 0, LayerNorm."""
 
-    def __init__(self, spec: BertSpec, vocab_size: int, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, spec: BertSpec, vocab_size: int, *, rngs: Rngs) -> None:
         self.word = Embedding(vocab_size, spec.hidden, std=INIT_STD, rngs=rngs)
         self.position = Embedding(spec.max_positions, spec.hidden, std=INIT_STD, rngs=rngs)
         self.token_type = Embedding(spec.token_types, spec.hidden, std=INIT_STD, rngs=rngs)
@@ -50,7 +60,7 @@ class BertEmbeddings(nnx.Module):
 class BertAttention(nnx.Module):
     """Multi-head self-attention with its output projection, residual and LayerNorm."""
 
-    def __init__(self, spec: BertSpec, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, spec: BertSpec, *, rngs: Rngs) -> None:
         self.query, self.key, self.value, self.out = (_dense(spec.hidden, spec.hidden, rngs) for _ in range(4))
         self.norm = LayerNorm(spec.hidden, epsilon=spec.norm_epsilon)
         self.heads = spec.heads
@@ -85,7 +95,7 @@ class BertLayer(nnx.Module):
 
     DROPOUT_SITES = 3
 
-    def __init__(self, spec: BertSpec, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, spec: BertSpec, *, rngs: Rngs) -> None:
         self.attention = BertAttention(spec, rngs=rngs)
         self.intermediate = _dense(spec.hidden, spec.intermediate, rngs)
         self.output = _dense(spec.intermediate, spec.hidden, rngs)
@@ -112,7 +122,7 @@ class Bert(nnx.Module):
     of the states of real tokens.
     """
 
-    def __init__(self, spec: BertSpec, vocab_size: int, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, spec: BertSpec, vocab_size: int, *, rngs: Rngs) -> None:
         self.dtype = jnp.dtype(spec.dtype)
         self.pooling = spec.pooling
         self.dropout = spec.dropout
@@ -180,6 +190,6 @@ def _same_text(text: Int[Array, "rows tokens"]) -> Bool[Array, "rows tokens toke
     return text[:, :, None] == text[:, None, :]
 
 
-def _dense(width_in: int, width_out: int, rngs: nnx.Rngs) -> Linear:
+def _dense(width_in: int, width_out: int, rngs: Rngs) -> Linear:
     """A linear layer with BERT's initialisation."""
     return Linear(width_in, width_out, kernel_init=normal(INIT_STD), bias_init=zeros, rngs=rngs)

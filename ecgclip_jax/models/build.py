@@ -14,7 +14,7 @@ from ecgclip_jax.contracts import EcgInput, EcgOutput, PackedTexts, RowKeys, Tex
 from ecgclip_jax.models.bert import Bert
 from ecgclip_jax.models.bert_weights import load_bert
 from ecgclip_jax.models.functional import PureModule, Tree
-from ecgclip_jax.models.layers import BLOCK_OUTPUT, CONVOLUTION_OUTPUT, NORM_MOMENTS
+from ecgclip_jax.models.layers import BLOCK_OUTPUT, CONVOLUTION_OUTPUT, NORM_MOMENTS, Rngs
 from ecgclip_jax.models.resnet1d import ResNet1D
 from ecgclip_jax.models.vit1d import ViT1D
 from ecgclip_jax.spec.encoders import EcgEncoderSpec, ViT1DSpec
@@ -147,7 +147,7 @@ def ecg_tower(
     *,
     leads: int,
     samples: int,
-    rngs: nnx.Rngs,
+    rngs: Rngs,
     folded: bool = False,
     kept: tuple[str, ...] | None = None,
 ) -> nnx.Module:

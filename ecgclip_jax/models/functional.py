@@ -13,6 +13,8 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Key
 
+from ecgclip_jax.models.layers import Rngs
+
 Tree = dict[str, Any]
 """A nested dictionary of arrays with string keys."""
 
@@ -20,14 +22,14 @@ Tree = dict[str, Any]
 class PureModule:
     """`init` and `apply` of the module that `build` constructs; building happens in shapes only."""
 
-    def __init__(self, build: Callable[[nnx.Rngs], nnx.Module]) -> None:
+    def __init__(self, build: Callable[[Rngs], nnx.Module]) -> None:
         self._build = build
-        abstract = nnx.eval_shape(lambda: build(nnx.Rngs(params=jax.random.key(0))))
+        abstract = nnx.eval_shape(lambda: build(Rngs(jax.random.key(0))))
         self._graph: nnx.GraphDef = nnx.split(abstract, nnx.Param, nnx.BatchStat)[0]
 
     def init(self, key: Key[Array, ""]) -> tuple[Tree, Tree]:
         """Fresh (parameters, running statistics); jit it with `out_shardings` and nothing is materialised whole."""
-        _, params, stats = nnx.split(self._build(nnx.Rngs(params=key)), nnx.Param, nnx.BatchStat)
+        _, params, stats = nnx.split(self._build(Rngs(key)), nnx.Param, nnx.BatchStat)
         return nnx.to_pure_dict(params), nnx.to_pure_dict(stats)
 
     def apply(self, params: Tree, stats: Tree, *args: Any, **kwargs: Any) -> tuple[Any, Tree]:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key
 
 from ecgclip_jax.models.batch_norm import BATCH_NORM_EPSILON, group_moments
 from ecgclip_jax.models.functional import PureModule, Tree
-from ecgclip_jax.models.layers import Linear
+from ecgclip_jax.models.layers import Linear, Rngs
 from ecgclip_jax.spec.encoders import HeadSpec
 
 
@@ -47,7 +47,7 @@ class Projection(nnx.Module):
     """A head of any kind of `HeadSpec`, in float32; the GELU of `mlp` is the exact one."""
 
     def __init__(
-        self, spec: HeadSpec, width_in: int, width_out: int, *, bias: bool, norm_groups: int, rngs: nnx.Rngs
+        self, spec: HeadSpec, width_in: int, width_out: int, *, bias: bool, norm_groups: int, rngs: Rngs
     ) -> None:
         self.kind, self.norm_output, self.groups = spec.kind, spec.norm_output, norm_groups
         if spec.kind == "none" and width_in != width_out:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from ecgclip_jax.contracts import RowKeys
 
@@ -30,6 +30,23 @@ def kept_as(name: str, x: Float[Array, "..."]) -> Float[Array, "..."]:
     """`x`, under a name by which a rematerialisation policy may keep it."""
     named: Array = checkpoint_name(x, name)
     return named
+
+
+class Rngs:
+    """A key for each parameter, in the order in which layers are made: those that `nnx.Rngs(params=key)` gives.
+
+    It counts in Python. Flax's counter is a variable, and to write one of those in a traced function asks its tracer
+    for a sharding, which it refuses in words that quote the whole program so far: half of the time to set up a tower.
+    """
+
+    def __init__(self, key: Key[Array, ""]) -> None:
+        self._key = key
+        self._given = 0
+
+    def params(self) -> Key[Array, ""]:
+        """The next one."""
+        self._given += 1
+        return jax.random.fold_in(self._key, self._given - 1)
 
 
 Initializer = Callable[[Array, tuple[int, ...]], Float[Array, "..."]]
@@ -62,7 +79,7 @@ class Linear(nnx.Module):
         bias: bool = True,
         kernel_init: Initializer | None = None,
         bias_init: Initializer | None = None,
-        rngs: nnx.Rngs,
+        rngs: Rngs,
     ) -> None:
         default = uniform(1 / math.sqrt(width_in))
         self.kernel = nnx.Param((kernel_init or default)(rngs.params(), (width_in, width_out)))
@@ -82,7 +99,7 @@ class Conv1d(nnx.Module):
     The padding is explicit because XLA's `SAME` puts the zeros elsewhere than PyTorch when the stride is 2.
     """
 
-    def __init__(self, width_in: int, width_out: int, kernel_size: int, *, stride: int = 1, rngs: nnx.Rngs) -> None:
+    def __init__(self, width_in: int, width_out: int, kernel_size: int, *, stride: int = 1, rngs: Rngs) -> None:
         if kernel_size % 2 == 0:
             raise ValueError(f"Conv1d: kernel_size must be odd, got {kernel_size}")
         init = uniform(1 / math.sqrt(width_in * kernel_size))
@@ -155,7 +172,7 @@ class LayerNorm(nnx.Module):
 class Embedding(nnx.Module):
     """Rows of a table by number."""
 
-    def __init__(self, rows: int, width: int, *, std: float, rngs: nnx.Rngs) -> None:
+    def __init__(self, rows: int, width: int, *, std: float, rngs: Rngs) -> None:
         self.embedding = nnx.Param(normal(std)(rngs.params(), (rows, width)))
 
     def __call__(self, index: Int[Array, "*rows"]) -> Float[Array, "*rows width"]:

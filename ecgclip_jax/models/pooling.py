@@ -10,13 +10,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from ecgclip_jax.models.layers import Linear, normal, uniform, zeros
+from ecgclip_jax.models.layers import Linear, Rngs, normal, uniform, zeros
 
 
 class QueryAttention(nnx.Module):
     """The weights of a multi-head attention (PyTorch's `MultiheadAttention`) that is asked for one query only."""
 
-    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, width: int, heads: int, *, rngs: Rngs) -> None:
         # PyTorch draws the three as one Xavier-uniform matrix [3 width, width]; all biases start at 0.
         xavier = uniform(math.sqrt(6 / (4 * width)))
         self.query, self.key, self.value = (
@@ -58,7 +58,7 @@ class AttentionPool(nnx.Module):
     it joins the steps, once with the table that is added to all of them.
     """
 
-    def __init__(self, steps: int, width: int, heads: int, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, steps: int, width: int, heads: int, *, rngs: Rngs) -> None:
         self.query_token = nnx.Param(normal(1.0)(rngs.params(), (width,)))
         self.positions = nnx.Param(normal(1 / width)(rngs.params(), (steps + 1, width)))
         self.attention = QueryAttention(width, heads, rngs=rngs)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from ecgclip_jax.contracts import EcgInput, EcgOutput, RowKeys
 from ecgclip_jax.models.batch_norm import BatchNorm, FoldedNorm, Norm, relu_of_norms
-from ecgclip_jax.models.layers import CONVOLUTION_OUTPUT, Conv1d, Linear, kept_as
+from ecgclip_jax.models.layers import CONVOLUTION_OUTPUT, Conv1d, Linear, Rngs, kept_as
 from ecgclip_jax.models.pooling import AttentionPool
 from ecgclip_jax.models.recompute import Maps, run_lean
 from ecgclip_jax.spec.encoders import ResNet1DSpec
@@ -41,7 +41,7 @@ class ResidualBlock(nnx.Module):
     """ReLU(residual(x) + shortcut(x)): k3-k3, or k1-k3-k1 as a bottleneck; the stride lies in the first k3."""
 
     def __init__(
-        self, spec: ResNet1DSpec, norm: MakeNorm, width_in: int, width: int, *, stride: int, rngs: nnx.Rngs
+        self, spec: ResNet1DSpec, norm: MakeNorm, width_in: int, width: int, *, stride: int, rngs: Rngs
     ) -> None:
         plan = [(3, width, stride), (3, width, 1)]
         if spec.depth >= 50:
@@ -96,7 +96,7 @@ class Stage(nnx.Module):
         *,
         blocks: int,
         stride: int,
-        rngs: nnx.Rngs,
+        rngs: Rngs,
     ) -> None:
         self.blocks = blocks
         for number in range(blocks):
@@ -124,7 +124,7 @@ class ResNet1D(nnx.Module):
         *,
         leads: int,
         samples: int,
-        rngs: nnx.Rngs,
+        rngs: Rngs,
         folded: bool = False,
         kept: tuple[str, ...] | None = None,
     ) -> None:

@@ -16,13 +16,13 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from ecgclip_jax.models.functional import PureModule, Tree
-from ecgclip_jax.models.layers import Linear
+from ecgclip_jax.models.layers import Linear, Rngs
 
 
 class TagAttentionLayer(nnx.Module):
     """Patches in the shared space, and multi-head attention of tags over them (each head weighs its own dimensions)."""
 
-    def __init__(self, token_width: int, dim: int, attention_heads: int, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, token_width: int, dim: int, attention_heads: int, *, rngs: Rngs) -> None:
         if dim % attention_heads:
             raise ValueError(f"tag attention: {attention_heads} heads do not divide {dim} dimensions")
         self.patch = Linear(token_width, dim, bias=False, rngs=rngs)

@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from ecgclip_jax.contracts import EcgInput, EcgOutput, RowKeys
-from ecgclip_jax.models.layers import BLOCK_OUTPUT, LayerNorm, Linear, kept_as, normal
+from ecgclip_jax.models.layers import BLOCK_OUTPUT, LayerNorm, Linear, Rngs, kept_as, normal
 from ecgclip_jax.spec.encoders import ViT1DSpec
 
 LAYER_NORM_EPSILON = 1e-5
@@ -25,7 +25,7 @@ LEAD_TOKEN_STD = 0.02
 class Attention(nnx.Module):
     """Multi-head self-attention of all tokens with its output projection."""
 
-    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, width: int, heads: int, *, rngs: Rngs) -> None:
         self.query, self.key, self.value, self.out = (Linear(width, width, rngs=rngs) for _ in range(4))
         self.heads = heads
 
@@ -43,7 +43,7 @@ class Attention(nnx.Module):
 class Block(nnx.Module):
     """x + attention(norm(x)), then x + MLP(norm(x)) with the exact GELU."""
 
-    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs) -> None:
+    def __init__(self, width: int, heads: int, *, rngs: Rngs) -> None:
         self.norm1, self.norm2 = (LayerNorm(width, epsilon=LAYER_NORM_EPSILON) for _ in range(2))
         self.attention = Attention(width, heads, rngs=rngs)
         self.linear1 = Linear(width, MLP_RATIO * width, rngs=rngs)
@@ -63,7 +63,7 @@ class ViT1D(nnx.Module):
     lead by lead.
     """
 
-    def __init__(self, spec: ViT1DSpec, *, leads: int, samples: int, rngs: nnx.Rngs) -> None:
+    def __init__(self, spec: ViT1DSpec, *, leads: int, samples: int, rngs: Rngs) -> None:
         self.dtype = jnp.dtype(spec.dtype)
         self.patch_samples, self.each_lead, self.depth = spec.patch_samples, spec.windows == "each_lead", spec.depth
         windows = samples // spec.patch_samples

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from ecgclip_jax.models.layers import Linear
+from ecgclip_jax.models.layers import Linear, Rngs
 from ecgclip_jax.models.pooling import AttentionPool
 
 BATCH, STEPS, WIDTH_IN, WIDTH, HEADS = 3, 7, 10, 8, 2
@@ -29,7 +29,7 @@ def textbook(pool: AttentionPool, narrow: Linear, x: jax.Array) -> tuple[jax.Arr
 
 
 def test_values_and_gradients_are_those_of_the_textbook() -> None:
-    rngs = nnx.Rngs(params=0)
+    rngs = Rngs(jax.random.key(0))
     layers = (AttentionPool(STEPS, WIDTH, HEADS, rngs=rngs), Linear(WIDTH_IN, WIDTH, rngs=rngs))
     graph, weights = nnx.split(layers)
     x = jax.random.normal(jax.random.key(1), (BATCH, STEPS, WIDTH_IN))

@@ -20,6 +20,7 @@ from support.tiny_training import TOKENIZER, TOKENS, tiny_experiment, train_on_o
 from ecgclip_jax.checkpoints import load_params
 from ecgclip_jax.contracts import EcgInput, EcgOutput, RowKeys, TextRows
 from ecgclip_jax.models import build
+from ecgclip_jax.models.layers import Rngs
 from ecgclip_jax.parallel.host import replicated
 from ecgclip_jax.parallel.mesh import build_mesh
 from ecgclip_jax.spec.encoders import BertSpec, HeadSpec, ResNet1DSpec
@@ -37,8 +38,8 @@ STATEMENTS = ("Sinus rhythm.", "Left axis deviation.", "Atrial fibrillation with
 class SamplesTower(nnx.Module):
     """An ECG tower that is compiled in no time: eight samples through one linear layer."""
 
-    def __init__(self, spec: ResNet1DSpec, *, leads: int, samples: int, rngs: nnx.Rngs, **_: Any) -> None:
-        self.linear = nnx.Linear(8 * leads, spec.feature_width, rngs=rngs)
+    def __init__(self, spec: ResNet1DSpec, *, leads: int, samples: int, rngs: Rngs, **_: Any) -> None:
+        self.linear = nnx.Linear(8 * leads, spec.feature_width, rngs=nnx.Rngs(params=rngs.params()))
         self.calls = nnx.BatchStat(jnp.zeros(()))
 
     def __call__(self, ecg: EcgInput, *, train: bool, keys: RowKeys | None = None) -> EcgOutput:
