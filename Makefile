@@ -9,8 +9,8 @@ PYTEST ?=
 # Python compiled once, and not again in every process: where nothing may lie beside the sources, it lies here.
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX = $(CURDIR)/.cache/python
-# The same for the programs of tests: what one half compiled, the other finds.
-TESTS_CACHE = JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/tests
+# The same for the programs and filters of tests: what one half made, the other finds.
+TESTS_CACHE = JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/tests ECGCLIP_CACHE=$(CURDIR)/.cache/ecgclip
 # What takes longest stands with the comparisons, so that either half of CI keeps well within its time.
 LONG    = tests/multiprocess tests/training/test_objectives_learn.py tests/evaluation/test_presets.py \
           tests/evaluation/test_gradient_probe.py tests/cli/test_profile.py tests/real_data/test_suite_real.py

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ecgclip_jax.cli.options import default_data_dir, parse
+from ecgclip_jax.local_cache import FOLDER_VARIABLE, cache_folder
 
 PACKAGES = (
     "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "array-record",
@@ -39,6 +40,7 @@ def main(words: list[str]) -> int:
     _devices(console)
     _job(console)
     _folders(console, arguments.data_dir)
+    _cache(console)
     for package in missing:
         console.print(f"[red]missing[/] {package}: run `make venv`, or pip install -c constraints.txt -e .")
     return 1 if missing else 0
@@ -107,3 +109,13 @@ def _folders(console: Console, data_dir: Path) -> None:
     console.print(
         table if table.rows else f"no prepared cohorts in {data_dir} ({free_gib:.0f} GiB free)", soft_wrap=True
     )
+
+
+def _cache(console: Console) -> None:
+    folder = cache_folder()
+    if folder is None:
+        said = f"filters and compiled programs are made in every process: ${FOLDER_VARIABLE} is empty"
+    else:
+        mib = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
+        said = f"filters and compiled programs are kept in {folder} ({mib:.0f} MiB, ${FOLDER_VARIABLE})"
+    console.print(said, highlight=False, soft_wrap=True, markup=False)

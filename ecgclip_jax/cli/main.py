@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ecgclip_jax import __version__
+from ecgclip_jax.local_cache import keep_programs
 from ecgclip_jax.spec.errors import UserError
 
 COMMANDS = {
@@ -65,6 +66,8 @@ def main(argv: list[str] | None = None) -> int:
         )
         return 2
     _quiet_absl()
+    if command != "compile":  # what that compiles is never run
+        keep_programs(os.environ)
     try:
         module = import_module(f"ecgclip_jax.cli.{command.replace('-', '_')}")
         return int(module.main(rest))

@@ -15,14 +15,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import no_type_check
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy
 from jaxtyping import Array, Float, Int
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+from ecgclip_jax.local_cache import kept_arrays
+from ecgclip_jax.signal import filters
 from ecgclip_jax.signal.filters import LinearSegment, Step, linear_segments
 from ecgclip_jax.spec.signal import STORED_SAMPLES, SignalSpec
 
@@ -61,8 +65,8 @@ class SignalOperators:
 def build_operators(spec: SignalSpec) -> SignalOperators:
     """Design a spec's filters on the host (scipy, float64), as numpy arrays.
 
-    Takes 1-8 s of one core for a spec with filters, nothing for one without; cached per process, and shared by specs
-    that differ in nothing that filters see (leads, normalisation, padding).
+    Takes 1-8 s of one core for a spec with filters, nothing for one without; kept in the process and on disk
+    (`local_cache`), and shared by specs that differ in nothing that filters see (leads, normalisation, padding).
     """
     notch = spec.notch.model_copy(update={"unknown_mains_hz": None}) if spec.notch else None
     filters_alone = SignalSpec(
@@ -76,9 +80,15 @@ def build_operators(spec: SignalSpec) -> SignalOperators:
 def _build_operators(spec: SignalSpec) -> SignalOperators:
     before, after = linear_segments(spec)
     return SignalOperators(
-        before_baseline=_build_segment(before) if before else None,
-        after_baseline=_build_segment(after) if after else None,
+        before_baseline=_kept_segment(before, spec, "before") if before else None,
+        after_baseline=_kept_segment(after, spec, "after") if after else None,
     )
+
+
+def _kept_segment(segment: LinearSegment, spec: SignalSpec, place: str) -> BlockOperator:
+    sources = b"".join(Path(file).read_bytes() for file in (__file__, filters.__file__))
+    made_from = f"{spec.model_dump_json()} {place} numpy {np.__version__} scipy {scipy.__version__}".encode() + sources
+    return BlockOperator(**kept_arrays("filters", made_from, lambda: vars(_build_segment(segment))))
 
 
 def apply_operator(

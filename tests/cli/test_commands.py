@@ -65,15 +65,23 @@ def test_an_unknown_command_is_answered_with_the_known_ones(capsys: pytest.Captu
     assert "no command '[red]trian'; it has: demo, prepare, train" in said
 
 
-def test_doctor_without_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_without_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ECGCLIP_CACHE", str(tmp_path))
+    (tmp_path / "filters").write_bytes(bytes(2 << 20))
     assert main(["doctor", "--data-dir", str(tmp_path / "none")]) == 0
     said = capsys.readouterr().out
+    assert f"programs are kept in {tmp_path} (2 MiB, $ECGCLIP_CACHE)" in said
     assert "orbax-checkpoint" in said
     assert "device 7" in said
     assert "no prepared cohorts" in said
     (tmp_path / "empty").mkdir()
+    monkeypatch.setenv("ECGCLIP_CACHE", "")
     assert main(["doctor", "--data-dir", str(tmp_path / "empty")]) == 0
-    assert "no prepared cohorts in" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "no prepared cohorts in" in said
+    assert "made in every process: $ECGCLIP_CACHE is empty" in said
 
 
 def test_doctor_lists_cohorts_and_what_is_missing(
