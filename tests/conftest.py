@@ -9,9 +9,13 @@ import shutil
 import tempfile
 from pathlib import Path
 
-# Programs of tests run a few times at most: to compile them well takes far longer than they run.
+# Programs of tests run a few times at most: to compile them well, or in parts side by side, takes longer than they run.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=8 --xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_force_host_platform_device_count=8 --xla_cpu_use_fusion_emitters=false"
+    " --xla_cpu_parallel_codegen_split_count=1",
+)
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 # What is compiled or trained once for all processes of a run: pytest-xdist's workers and what tests start inherit this.
@@ -19,6 +23,7 @@ if "ECGCLIP_TESTS_SCRATCH" not in os.environ:
     os.environ["ECGCLIP_TESTS_SCRATCH"] = tempfile.mkdtemp(prefix="ecgclip-tests-")
     atexit.register(shutil.rmtree, os.environ["ECGCLIP_TESTS_SCRATCH"], ignore_errors=True)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(os.environ["ECGCLIP_TESTS_SCRATCH"], "compiled"))
+os.environ.setdefault("ECGCLIP_CACHE", os.path.join(os.environ["ECGCLIP_TESTS_SCRATCH"], "cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 
 import absl.flags
@@ -30,6 +35,14 @@ absl.flags.FLAGS.mark_as_parsed()
 check_annotations("ecgclip_jax")
 # Traced programs are millions of small objects that stay: to look through them all again and again is wasted.
 gc.set_threshold(100_000, 50, 100)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _only_own_garbage() -> None:
+    """What earlier files left, programs above all, is not looked through again whenever somebody collects garbage."""
+    gc.collect()
+    gc.freeze()
+
 
 SHARED_DATA = Path(os.environ.get("ECGCLIP_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -70,3 +70,14 @@ def test_dataclasses_generators_and_names_for_type_checkers() -> None:
     assert anything("ab", 2) == "abab"
     with pytest.raises(BeartypeCallHintViolation):
         anything("ab", "2")
+
+
+def test_only_functions_of_arrays_have_a_scope() -> None:
+    def of_many(named: dict[str, list[Float32[np.ndarray, "n"]] | None]) -> None: ...
+    def of_words(words: list[str], make: Callable[[int], Any]) -> tuple[str, ...] | None: ...
+    def maker(make: Callable[[Float32[np.ndarray, "n"]], str]) -> str: ...
+
+    scoped = [checked(function).__code__.co_name == "with_axes" for function in (of_many, of_words, maker)]
+    assert scoped == [True, False, True]
+    with pytest.raises(BeartypeCallHintViolation):
+        checked(of_words)([1], len)  # type: ignore[list-item]

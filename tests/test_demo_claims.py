@@ -22,6 +22,7 @@ SMALLER = {
     "signal.samples": 512,
     "signal.rate_hz": 50.0,
     "signal.bandpass.high_hz": 20.0,
+    "signal.notch": None,
     "ecg_encoder.depth": 10,
     "ecg_encoder.width": 8,
     "text_encoder.hidden": 64,

@@ -56,7 +56,7 @@ def make_split(
     rng = np.random.default_rng(seed)
     patient = np.repeat(np.arange(patients), rng.integers(1, 3, patients))
     truth = rng.random((len(patient), len(CONCEPTS))) < 0.35 if labels is None else labels[: len(patient)]
-    ecg_uv = rng.integers(-30, 30, (len(patient), 5000, 12)).astype(np.int16)
+    ecg_uv = rng.integers(-30, 30, (len(patient), 5000, 12), np.int8).astype(np.int16)
     ecg_uv[:, : len(CONCEPTS), 0] = 1000 * (truth + noise * rng.normal(size=truth.shape))
     found = [[c for c, there in zip(CONCEPTS, row, strict=True) if there] for row in truth]
     reports = [", ".join(NAMES[c] for c in row if c in NAMES) or "unremarkable" for row in found]

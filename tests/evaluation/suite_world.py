@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +28,25 @@ COHORT = "synthetic_hospitals"
 EMPTY: dict[str, Any] = {"string": "", "int32": 0, "float": float("nan"), "bool": False}
 
 
+@lru_cache(maxsize=8)
+def _draws(seed: int, patients: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Truth, what lies under it in the ECGs, and the noise on it; most worlds begin with the same."""
+    rng = np.random.default_rng(seed)
+    truth = rng.random((patients, len(TASKS))) < 0.3
+    background_uv = rng.integers(-30, 30, (patients, 5000, 12)).astype(np.int16)
+    return truth, background_uv, rng.normal(size=truth.shape)
+
+
 def make_split(split: str, seed: int, patients: int = 200, **changes: Any) -> CohortSplit:
     """A split whose sample i of lead I holds task i (1 mV if present) plus noise.
 
     Changes: `truth` [patients, tasks], `patient_ids`, `known_patients`, `weight`.
     """
-    rng = np.random.default_rng(seed)
-    truth = changes.get("truth", rng.random((patients, len(TASKS))) < 0.3)
-    ecg_uv = rng.integers(-30, 30, (patients, 5000, 12)).astype(np.int16)
+    drawn, background_uv, noise = _draws(seed, patients)
+    truth = changes.get("truth", drawn)
     signal = changes.get("signal", truth)
-    ecg_uv[:, : len(TASKS), 0] = 1000 * (signal + 0.6 * rng.normal(size=truth.shape))
+    ecg_uv = background_uv.copy()
+    ecg_uv[:, : len(TASKS), 0] = 1000 * (signal + 0.6 * noise)
     hidden = json.dumps({"hidden": dict.fromkeys(load_world().severities, 0.0), "log_hazard": 0.0})
     ids = changes.get("patient_ids", [f"{split}-{seed}-{p}" for p in range(patients)])
     known = changes.get("known_patients", True)

@@ -12,9 +12,10 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import is_dataclass
-from typing import Any
+from typing import Any, get_args
 
 import jaxtyping
+import numpy as np
 from beartype import beartype
 from jaxtyping import install_import_hook, jaxtyped
 
@@ -43,8 +44,8 @@ def checked(function: Callable) -> Callable:
         return jaxtyped(function, typechecker=beartype)
     function.__annotations__ = {name: _evaluated(hint, function) for name, hint in function.__annotations__.items()}
     by_beartype = beartype(function)
-    if by_beartype is function:
-        return function
+    if not any(map(_names_axes, function.__annotations__.values())):
+        return by_beartype
 
     @functools.wraps(function)
     def with_axes(*args: Any, **kwargs: Any) -> Any:
@@ -53,6 +54,15 @@ def checked(function: Callable) -> Callable:
             return by_beartype(*args, **kwargs)
 
     return with_axes
+
+
+_ARRAY = type(jaxtyping.Shaped[np.ndarray, "..."])
+
+
+def _names_axes(hint: Any) -> bool:
+    """Whether an array with a shape stands anywhere in a hint: other functions need no scope of their own."""
+    parts = hint if isinstance(hint, (list, tuple)) else get_args(hint)
+    return isinstance(hint, _ARRAY) or any(map(_names_axes, parts))
 
 
 def _evaluated(hint: Any, function: Callable) -> Any:
