@@ -26,6 +26,7 @@ NAMES = (
     "evaluation",
     "linear_probe",
     "step_memory",
+    "start",
 )
 
 
