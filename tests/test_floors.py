@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "ecgclip_jax"
 
 FLOORS = {
-    "spec": 0, "contracts": 0, "local_cache": 0,
+    "spec": 0, "contracts": 0,
     "signal": 1, "text": 1, "models": 1, "objectives": 1, "metrics": 1,
     "parallel": 2, "data": 2, "checkpoints": 2, "tracking": 2,
     "training": 3,

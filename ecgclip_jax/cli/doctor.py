@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ecgclip_jax.cli.options import default_data_dir, parse
-from ecgclip_jax.local_cache import FOLDER_VARIABLE, cache_folder
+from ecgclip_jax.spec.local_cache import FOLDER_VARIABLE, cache_folder, kept_mib
 
 PACKAGES = (
     "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "array-record",
@@ -116,6 +116,5 @@ def _cache(console: Console) -> None:
     if folder is None:
         said = f"filters and compiled programs are made in every process: ${FOLDER_VARIABLE} is empty"
     else:
-        mib = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
-        said = f"filters and compiled programs are kept in {folder} ({mib:.0f} MiB, ${FOLDER_VARIABLE})"
+        said = f"filters and compiled programs are kept in {folder} ({kept_mib(folder):.0f} MiB, ${FOLDER_VARIABLE})"
     console.print(said, highlight=False, soft_wrap=True, markup=False)

@@ -11,8 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from ecgclip_jax import __version__
-from ecgclip_jax.local_cache import keep_programs
 from ecgclip_jax.spec.errors import UserError
+from ecgclip_jax.spec.local_cache import keep_programs
 
 COMMANDS = {
     "demo": "the whole path on a synthetic cohort: prepare, train, evaluate, report",

@@ -25,9 +25,9 @@ import scipy
 from jaxtyping import Array, Float, Int
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from ecgclip_jax.local_cache import kept_arrays
 from ecgclip_jax.signal import filters
 from ecgclip_jax.signal.filters import LinearSegment, Step, linear_segments
+from ecgclip_jax.signal.kept_arrays import kept_arrays
 from ecgclip_jax.spec.signal import STORED_SAMPLES, SignalSpec
 
 N_BLOCKS = 50
@@ -66,7 +66,7 @@ def build_operators(spec: SignalSpec) -> SignalOperators:
     """Design a spec's filters on the host (scipy, float64), as numpy arrays.
 
     Takes 1-8 s of one core for a spec with filters, nothing for one without; kept in the process and on disk
-    (`local_cache`), and shared by specs that differ in nothing that filters see (leads, normalisation, padding).
+    (`kept_arrays`), and shared by specs that differ in nothing that filters see (leads, normalisation, padding).
     """
     notch = spec.notch.model_copy(update={"unknown_mains_hz": None}) if spec.notch else None
     filters_alone = SignalSpec(

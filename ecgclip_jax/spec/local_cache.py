@@ -1,4 +1,4 @@
-"""What a process may find again instead of making it again: designed filters and compiled programs.
+"""Where a process finds again what it need not make again: designed filters and compiled programs.
 
 All of it lies in one folder per user, `$ECGCLIP_CACHE` or else `ecgclip` in the user's cache folder, and may be deleted
 at any time. `ECGCLIP_CACHE=` (empty) keeps nothing. A file that cannot be read is made anew, and a folder that cannot
@@ -10,11 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import zipfile
-from collections.abc import Callable, MutableMapping
+from collections.abc import MutableMapping
 from pathlib import Path
-
-import numpy as np
 
 FOLDER_VARIABLE = "ECGCLIP_CACHE"
 
@@ -28,39 +25,9 @@ def cache_folder() -> Path | None:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ecgclip"
 
 
-def kept_arrays(kind: str, made_from: bytes, make: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """`make()`, or what an earlier process of any kind made from the same.
-
-    Args:
-        kind: Names the folder within the cache.
-        made_from: All that the arrays depend on: settings, versions, source code.
-        make: Makes arrays by name, of numbers only.
-    """
-    folder = cache_folder()
-    if folder is None:
-        return make()
-    path = folder / kind / f"{hashlib.sha256(made_from).hexdigest()[:32]}.npz"
-    try:
-        with np.load(path, allow_pickle=False) as found:
-            return dict(found)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-        arrays = make()
-    _write(path, arrays)
-    return arrays
-
-
-def _write(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    unfinished = path.with_suffix(f".{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with unfinished.open("wb") as file:
-                np.savez(file, allow_pickle=False, **arrays)
-            unfinished.replace(path)  # whole or not at all, whoever else writes it now
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError:
-        return
+def kept_mib(folder: Path) -> float:
+    """Size of all that lies in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 2**20
 
 
 def keep_programs(environment: MutableMapping[str, str]) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ecgclip_jax import local_cache
-from ecgclip_jax.local_cache import cache_folder, keep_programs, kept_arrays
 from ecgclip_jax.signal import operators
+from ecgclip_jax.signal.kept_arrays import kept_arrays
+from ecgclip_jax.spec.local_cache import cache_folder, keep_programs
 from ecgclip_jax.spec.signal import Bandpass, SignalSpec
 
 
@@ -103,6 +103,6 @@ def test_filters_are_those_that_were_designed(folder: Path, monkeypatch: pytest.
     found = operators._build_operators.__wrapped__(spec).before_baseline
     for field in dataclasses.fields(designed):
         np.testing.assert_array_equal(getattr(found, field.name), getattr(designed, field.name), strict=True)
-    monkeypatch.setattr(local_cache.np, "__version__", "another")
+    monkeypatch.setattr(np, "__version__", "another")
     with pytest.raises(TypeError, match="NoneType"):
         operators._build_operators.__wrapped__(spec)
