@@ -9,8 +9,6 @@ PYTEST ?=
 # Python compiled once, and not again in every process: where nothing may lie beside the sources, it lies here.
 unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX = $(CURDIR)/.cache/python
-# The same for the programs and filters of tests: what one half made, the other finds.
-TESTS_CACHE = JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/tests ECGCLIP_CACHE=$(CURDIR)/.cache/ecgclip
 # What takes longest stands with the comparisons, so that either half of CI keeps well within its time.
 LONG    = tests/multiprocess tests/training/test_objectives_learn.py tests/evaluation/test_presets.py \
           tests/evaluation/test_gradient_probe.py tests/cli/test_profile.py tests/real_data/test_suite_real.py
@@ -49,10 +47,10 @@ demo: venv  ## synthetic cohort → training → evaluation → report, in minut
 	$(BIN)/ecgclip demo
 
 test: venv  ## every test that needs no PyTorch
-	$(TESTS_CACHE) $(BIN)/python -m pytest tests --ignore=tests/parity $(LONG:%=--ignore=%) $(TWO_WORKERS) $(PYTEST)
+	$(BIN)/python -m pytest tests --ignore=tests/parity $(LONG:%=--ignore=%) $(TWO_WORKERS) $(PYTEST)
 
 parity: $(PARITY)/bin/.installed  ## comparisons with PyTorch and transformers; jobs of two processes; every objective in small
-	$(TESTS_CACHE) $(PARITY)/bin/python -m pytest tests/parity $(LONG) $(TWO_WORKERS) $(PYTEST)
+	$(PARITY)/bin/python -m pytest tests/parity $(LONG) $(TWO_WORKERS) $(PYTEST)
 
 lint: venv  ## ruff and mypy
 	$(BIN)/ruff check .

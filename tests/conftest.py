@@ -22,9 +22,13 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 if "ECGCLIP_TESTS_SCRATCH" not in os.environ:
     os.environ["ECGCLIP_TESTS_SCRATCH"] = tempfile.mkdtemp(prefix="ecgclip-tests-")
     atexit.register(shutil.rmtree, os.environ["ECGCLIP_TESTS_SCRATCH"], ignore_errors=True)
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.path.join(os.environ["ECGCLIP_TESTS_SCRATCH"], "compiled"))
-os.environ.setdefault("ECGCLIP_CACHE", os.path.join(os.environ["ECGCLIP_TESTS_SCRATCH"], "cache"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+from ecgclip_jax.spec.local_cache import FOLDER_VARIABLE, cache_folder, keep_programs
+
+# What this machine compiled and designed for tests once, it finds again: in any process, run and checkout.
+if folder := cache_folder():
+    os.environ.setdefault(FOLDER_VARIABLE, str(folder / "tests"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+keep_programs(os.environ)
 
 import absl.flags
 import pytest
