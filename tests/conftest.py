@@ -18,6 +18,8 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Workers share the cores: threads of BLAS would wait for each other, busily.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # What is compiled or trained once for all processes of a run: pytest-xdist's workers and what tests start inherit this.
 if "ECGCLIP_TESTS_SCRATCH" not in os.environ:
     os.environ["ECGCLIP_TESTS_SCRATCH"] = tempfile.mkdtemp(prefix="ecgclip-tests-")
