@@ -11,8 +11,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX = $(CURDIR)/.cache/python
 # What takes longest stands with the comparisons, so that either half of CI keeps well within its time.
 LONG    = tests/multiprocess tests/training/test_objectives_learn.py tests/evaluation/test_presets.py \
-          tests/evaluation/test_gradient_probe.py tests/cli/test_profile.py tests/real_data/test_suite_real.py \
-          tests/test_demo_claims.py
+          tests/evaluation/test_gradient_probe.py tests/cli/test_profile.py tests/real_data/test_suite_real.py
 # A file is one worker's, the longest files are first (`tests/conftest.py`).
 TWO_WORKERS = -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -50,7 +49,7 @@ demo: venv  ## synthetic cohort → training → evaluation → report, in minut
 test: venv  ## every test that needs no PyTorch
 	$(BIN)/python -m pytest tests --ignore=tests/parity $(LONG:%=--ignore=%) $(TWO_WORKERS) $(PYTEST)
 
-parity: $(PARITY)/bin/.installed  ## comparisons with PyTorch and transformers; jobs of two processes; every objective and claim in small
+parity: $(PARITY)/bin/.installed  ## comparisons with PyTorch and transformers; jobs of two processes; every objective in small
 	$(PARITY)/bin/python -m pytest tests/parity $(LONG) $(TWO_WORKERS) $(PYTEST)
 
 lint: venv  ## ruff and mypy
