@@ -36,7 +36,7 @@ class OurStep:
         """With `gate`, float32 without dropout from the weights written there."""
         self._mesh = build_mesh(MeshSpec(), jax.devices()[:1])
         self.dtype = "float32" if gate or jax.default_backend() == "cpu" else "bfloat16"
-        self.experiment = experiment(case, batch, dtype=self.dtype, text_in_loop=text_in_loop, dropout=gate is None)
+        self.experiment = experiment(case, batch, dtype=self.dtype, text_in_loop=text_in_loop, gate=gate is not None)
         self.parts = build_parts(self.experiment, VOCABULARY)
         self.state = init_state(self.parts, self._mesh)
         pooled = None

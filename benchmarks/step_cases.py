@@ -24,6 +24,8 @@ REAL_TOKENS: Final = 32
 TEXT_GFLOP: Final = 45.9
 """Forward pass of BERT-base on 256 tokens, attention included."""
 GATE_BATCH: Final = 4
+GATE_EPSILON: Final = 1e-3
+"""About the size of a gradient's entries; MERL's is 1e-8."""
 
 
 ENCODERS: Final[dict[str, ResNet1DSpec | ViT1DSpec]] = {
@@ -78,8 +80,13 @@ CASES: Final = (
 """Counted for 12 x 5000 in both passes, for 8 x 4096 forward; its backward pass is taken in proportion."""
 
 
-def experiment(case: Case, batch: int, *, dtype: str, text_in_loop: bool, dropout: bool) -> Experiment:
-    """MERL as released on one device; `dropout` of its two views and, with `text_in_loop`, of its text tower."""
+def experiment(case: Case, batch: int, *, dtype: str, text_in_loop: bool, gate: bool) -> Experiment:
+    """MERL as released on one device; in the gate without dropout, and with an epsilon that keeps rounding small.
+
+    With Adam's own every weight moves by the learning rate at first, however small its gradient: what is rounding in a
+    gradient would be a whole step.
+    """
+    for_gate = {"optimizer.epsilon": GATE_EPSILON} if gate else {}
     return load_experiment(ROOT / "experiments" / "merl.py", "released").replace(
         {
             "signal": ecgclip() if case.eight_leads else merl(),
@@ -87,9 +94,10 @@ def experiment(case: Case, batch: int, *, dtype: str, text_in_loop: bool, dropou
             **encoder_settings(case.encoder_name, dtype),
             "text_encoder.weights": None,
             "text_encoder.dtype": dtype,
-            "text_encoder.dropout": 0.1 if dropout and text_in_loop else 0.0,
-            "objective.uni_modal_dropout": 0.1 if dropout else 0.0,
+            "text_encoder.dropout": 0.1 if text_in_loop and not gate else 0.0,
+            "objective.uni_modal_dropout": 0.0 if gate else 0.1,
             "memory.text_cache": "off" if text_in_loop else "auto",
+            **for_gate,
         }
     )
 

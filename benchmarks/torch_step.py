@@ -119,23 +119,22 @@ class TorchStep:
     def __init__(self, case: Case, batch: int, form: str, *, gate: Path | None = None) -> None:
         """With `gate`, without dropout and uncompiled, from the weights and on the input written there.
 
-        In the gate what leaves out the text tower is in float64, so that the rounding that shows is ours alone: float32
-        kernels in channels-last order are up to four times further from ours than those of the published form.
+        In the gate it is in float64, so that the rounding that shows is ours alone: of two forms in float32 each adds its
+        own, and kernels in channels-last order up to four times that of the published form.
         """
         self.form, self.case = FORMS[form], case
         self.cuda = torch.cuda.is_available() and gate is None
         device = "cuda" if self.cuda else "cpu"
         torch.set_float32_matmul_precision("high" if self.form.tuned and self.cuda else "highest")
         torch.backends.cudnn.benchmark = self.form.tuned
-        spec = experiment(case, batch, dtype="float32", text_in_loop=self.form.text_in_loop, dropout=gate is None)
+        spec = experiment(case, batch, dtype="float32", text_in_loop=self.form.text_in_loop, gate=gate is not None)
         model = Merl(case, spec.text_encoder if self.form.text_in_loop else None, 0.0 if gate else 0.1)
         self._stored = {} if gate is None else load_file(gate / "gate.safetensors")
         if gate is not None:
             _load(model, self._stored, spec.text_encoder)
         if self.form.tuned:
             model.tower = in_two_dimensions(model.tower)
-        exact = gate is not None and not self.form.text_in_loop
-        self.model = model.to(device, torch.float64 if exact else torch.float32).train()
+        self.model = model.to(device, torch.float32 if gate is None else torch.float64).train()
         self._loss_of: Any = model
         if self.form.tuned and gate is None:
             self._loss_of = torch.compile(model, dynamic=False)
@@ -152,8 +151,9 @@ class TorchStep:
         )
         self._scaler = torch.amp.GradScaler(device, enabled=self.cuda and not self.form.tuned)
         self._x, self._texts = self._inputs(batch, device)
-        if exact:
-            self._x, self._texts = self._x.double(), tuple(text.double() for text in self._texts)
+        if gate is not None:
+            self._x = self._x.double()
+            self._texts = tuple(text.double() if text.is_floating_point() else text for text in self._texts)
         self._loss = math.nan
 
     def _inputs(self, batch: int, device: str) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:

@@ -43,8 +43,8 @@ LEFT_OUT: Final = "left out: no time (see --minutes and --cases)"
 TWO_ARMS_SHARE: Final = 0.6
 """Of a case's time that d and b alone take: where only so much is left, c and a are left out of it."""
 LIMITS: Final = {"loss": 1e-4, "gradient": 1e-2, "BatchNorm statistics": 1e-4, "loss after two updates": 1e-2}
-"""Relative. Rounding may switch ReLUs near zero, which moves the gradient by 3e-3 (ResNet-18) or 7e-3 (ResNet-34, from
-float64); Adam's first updates are of one size however small a gradient, so they spread what rounding began."""
+"""Relative, of ours in float32 from peers in float64. Rounding may switch ReLUs near zero, which moves the gradient by
+3e-3 (ResNet-18) or 7e-3 (ResNet-34), and what follows with it."""
 
 
 class GateError(ValueError):
