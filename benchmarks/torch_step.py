@@ -119,8 +119,8 @@ class TorchStep:
     def __init__(self, case: Case, batch: int, form: str, *, gate: Path | None = None) -> None:
         """With `gate`, without dropout and uncompiled, from the weights and on the input written there.
 
-        In the gate it is in float64, so that the rounding that shows is ours alone: of two forms in float32 each adds its
-        own, and kernels in channels-last order up to four times that of the published form.
+        In the gate it is in float64, so that the rounding that shows is ours alone: of two forms in float32 each adds
+        its own, and kernels in channels-last order up to four times that of the published form.
         """
         self.form, self.case = FORMS[form], case
         self.cuda = torch.cuda.is_available() and gate is None
