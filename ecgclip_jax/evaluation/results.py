@@ -208,13 +208,10 @@ def _lines(content: object, encode: Callable[[object], str], levels: int) -> str
     """JSON with line breaks in its outer levels; Python's own indentation takes four times as long."""
     if not content or not levels or not isinstance(content, dict | list):
         return encode(content)
-    inner = [
-        _lines(member, encode, levels - 1) for member in (content.values() if isinstance(content, dict) else content)
-    ]
     if isinstance(content, dict):
-        inner = [f"{encode(str(key))}: {member}" for key, member in zip(content, inner, strict=True)]
-    first, last = "{}" if isinstance(content, dict) else "[]"
-    return f"{first}\n" + ",\n".join(inner) + f"\n{last}"
+        members = (f"{encode(str(key))}: {_lines(member, encode, levels - 1)}" for key, member in content.items())
+        return "{\n" + ",\n".join(members) + "\n}"
+    return "[\n" + ",\n".join(_lines(member, encode, levels - 1) for member in content) + "\n]"
 
 
 def reasons(excluded: Iterable[tuple[str, str]]) -> str:
